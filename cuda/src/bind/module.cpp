@@ -1,0 +1,20 @@
+#include <nanobind/nanobind.h>
+
+#include "splat/constants.h"
+
+namespace nb = nanobind;
+
+NB_MODULE(_native, m) {
+    m.doc() = "Native kernels of splat; validated and documented in splat.raster.";
+
+    nb::module_ c = m.def_submodule("constants");
+    c.attr("NEAR") = splat::kNear;
+    c.attr("FRUSTUM_MARGIN") = splat::kFrustumMargin;
+    c.attr("EPS2D") = splat::kEps2d;
+    c.attr("ALPHA_MAX") = splat::kAlphaMax;
+    c.attr("ALPHA_MIN") = splat::kAlphaMin;
+    c.attr("TRANSMITTANCE_MIN") = splat::kTransmittanceMin;
+    c.attr("MEDIAN_TRANSMITTANCE") = splat::kMedianTransmittance;
+    c.attr("TILE") = splat::kTile;
+    c.attr("SH_OFFSET") = splat::kShOffset;
+}

@@ -1,0 +1,91 @@
+"""The scene: a set of 3D Gaussians in raw, unactivated form."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor
+
+PARAMETERS = ("means", "quats", "log_scales", "logit_opacities", "sh")
+
+
+@dataclass
+class Gaussians:
+    """N Gaussians. Raw, unactivated values are the only truth.
+
+    Attributes:
+        means: [N, 3] centres, world units.
+        quats: [N, 4] rotations, wxyz, not normalised.
+        log_scales: [N, 3] logarithms of the standard deviations along the rotated axes, world units.
+        logit_opacities: [N] opacities before the sigmoid.
+        sh: [N, K, 3] real spherical harmonics of the colour, K = (degree + 1)^2, degree 0 to 3;
+            colour = max(0, SH(direction) + 0.5) in the images' own sRGB values.
+        extras: name -> [N, ...] further per-Gaussian values, declared by strategies.
+        antialiased: whether the opacities are meant for the antialiased form of projection.
+    """
+
+    means: Tensor
+    quats: Tensor
+    log_scales: Tensor
+    logit_opacities: Tensor
+    sh: Tensor
+    extras: dict[str, Tensor] = field(default_factory=dict)
+    antialiased: bool = False
+
+    def __len__(self) -> int:
+        return self.means.shape[0]
+
+    @property
+    def sh_degree(self) -> int:
+        """Degree of the stored harmonics, 0 to 3."""
+        return {1: 0, 4: 1, 9: 2, 16: 3}[self.sh.shape[1]]
+
+    @property
+    def device(self) -> torch.device:
+        return self.means.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.means.dtype
+
+    def opacities(self) -> Tensor:
+        """[N] opacities in (0, 1)."""
+        return torch.sigmoid(self.logit_opacities)
+
+    def scales(self) -> Tensor:
+        """[N, 3] standard deviations, world units."""
+        return torch.exp(self.log_scales)
+
+    def named_tensors(self) -> Iterator[tuple[str, Tensor]]:
+        """The five parameters by name, then the extras by name."""
+        for name in PARAMETERS:
+            yield name, getattr(self, name)
+        yield from self.extras.items()
+
+    def map(self, function) -> Gaussians:
+        """The same scene with `function` applied to every tensor."""
+        return replace(
+            self,
+            **{name: function(getattr(self, name)) for name in PARAMETERS},
+            extras={name: function(value) for name, value in self.extras.items()},
+        )
+
+    def to(self, *args, **kwargs) -> Gaussians:
+        return self.map(lambda t: t.to(*args, **kwargs))
+
+    def detach(self) -> Gaussians:
+        return self.map(Tensor.detach)
+
+    def clone(self) -> Gaussians:
+        return self.map(Tensor.clone)
+
+    def select(self, index: Tensor) -> Gaussians:
+        """The Gaussians at `index`: [M] int64 positions or an [N] bool mask."""
+        return self.map(lambda t: t[index])
+
+    def requires_grad_(self, flag: bool = True) -> Gaussians:
+        for _, tensor in self.named_tensors():
+            tensor.requires_grad_(flag)
+        return self

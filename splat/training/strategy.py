@@ -1,0 +1,78 @@
+"""The interface between the trainer and what decides over the Gaussians.
+
+The trainer calls the hooks of every strategy of the run, in order, and knows nothing else of them.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from splat.core import Gaussians
+    from splat.raster import RenderOutput
+    from splat.training.context import Context
+    from splat.training.edits import Edit
+
+
+class Strategy:
+    """Every hook is a no-op; a strategy overrides what it needs.
+
+    Class attributes:
+        name: what the user types after --strategies.
+        config: a dataclass of options; an instance is given to __init__ and kept as self.config.
+        needs: outputs and statistics asked for, of raster.NEEDS and "param_grads".
+        controls_density: exactly one strategy of a run does.
+    """
+
+    name: ClassVar[str]
+    config_type: ClassVar[type]
+    needs: frozenset[str] = frozenset()
+    controls_density: ClassVar[bool] = False
+
+    def __init__(self, config: Any) -> None:
+        self.config = config
+
+    def setup(self, ctx: Context) -> None:
+        """Before the first step, and again after a resume (before load_state_dict)."""
+
+    def renders(self, ctx: Context) -> list:
+        """Further renders of this step: (field, camera, options, target)."""
+        return []
+
+    def transform(self, gaussians: Gaussians, ctx: Context) -> Gaussians:
+        """What is rendered, from what is stored. Obeys ctx.training; export bakes it."""
+        return gaussians
+
+    def after_render(self, output: RenderOutput, ctx: Context) -> RenderOutput:
+        """Image-space heads."""
+        return output
+
+    def losses(self, ctx: Context) -> dict[str, Tensor]:
+        """Name -> scalar, reaching the parameters through the outputs."""
+        return {}
+
+    def penalties(self, ctx: Context) -> dict[str, float]:
+        """Weights of parameter penalties in closed form: {"opacity": .01, "scale": .01}."""
+        return {}
+
+    def after_backward(self, ctx: Context) -> None:
+        """Statistics: means2d gradients; parameter gradients only if in needs."""
+
+    def after_step(self, ctx: Context) -> None:
+        """Noise, decay, densify, prune, relocate: through ctx.edits alone."""
+
+    def edited(self, edit: Edit, ctx: Context) -> None:
+        """Rows were copied, split, removed: caches follow."""
+
+    def export(self, ctx: Context) -> dict[str, Any]:
+        """What a codec must know: codebooks, heads."""
+        return {}
+
+    def state_dict(self) -> dict[str, Any]:
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        if state:
+            raise ValueError(f"{self.name}: no state expected, got {sorted(state)}")
