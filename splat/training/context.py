@@ -1,0 +1,141 @@
+"""What a strategy sees of the run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from splat.core import Camera, Gaussians
+from splat.core.gaussians import PARAMETERS
+from splat.raster import RenderOutput
+from splat.training.edits import Edits
+from splat.training.optim import GaussianAdam, OnCopy, PerGaussian, Rates
+
+MAIN = "main"
+
+
+class Field:
+    """A set of Gaussians with its own optimizer and edits."""
+
+    def __init__(self, name: str, gaussians: Gaussians, rates: Rates, extent: float, horizon: int) -> None:
+        self.name = name
+        self.gaussians = gaussians
+        self.optimizer = GaussianAdam(gaussians, rates, extent, horizon)
+        self.edits = Edits(gaussians, self.optimizer, name)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "gaussians": dict(self.gaussians.named_tensors()),
+            "antialiased": self.gaussians.antialiased,
+            "optimizer": self.optimizer.state_dict(),
+            "state": dict(self.edits.state),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take over a saved field. Declared extras and tracked state must be among what was saved."""
+        g = self.gaussians
+        missing = [
+            n for n in (*g.extras, *self.edits.state) if n not in {**state["gaussians"], **state["state"]}
+        ]
+        if missing:
+            raise ValueError(f"field {self.name!r}: nothing saved for {', '.join(missing)}")
+        for name, value in state["gaussians"].items():
+            value = value.to(g.device)
+            if name in PARAMETERS:
+                setattr(g, name, value)
+            else:
+                g.extras[name] = value
+        g.antialiased = state["antialiased"]
+        self.edits.state.update({name: value.to(g.device) for name, value in state["state"].items()})
+        self.optimizer.load_state_dict(state["optimizer"])
+
+
+@dataclass
+class Context:
+    """The state of a run, handed to every hook.
+
+    Attributes:
+        config: the run's TrainConfig.
+        main: the scene being trained.
+        scene_extent: world units; see the data package.
+        steps: total number of steps of this run.
+        cap: most Gaussians the scene may have.
+        generator: randomness of the strategies, on the Gaussians' device.
+        fields: further fields by name, the main one not among them.
+        step: 0-based number of the current step.
+        training: False while evaluating and exporting.
+        camera: the view of this step, at the resolution of this step.
+        view: index of that view in the dataset, or -1.
+        target: [H, W, 3] uint8 photograph of this step.
+        mask: [H, W] uint8 or None; 0 = ignore the pixel.
+        output: the last render of the main field, after every strategy's after_render.
+        further: outputs of this step's further renders, in the order in which they were asked for.
+        scalars: what was logged since the metrics were last written.
+    """
+
+    config: Any
+    main: Field
+    scene_extent: float
+    steps: int
+    cap: int
+    generator: torch.Generator
+    fields: dict[str, Field] = field(default_factory=dict)
+    step: int = 0
+    training: bool = True
+    camera: Camera | None = None
+    view: int = -1
+    target: Tensor | None = None
+    mask: Tensor | None = None
+    output: RenderOutput | None = None
+    further: list[RenderOutput] = field(default_factory=list)
+    scalars: dict[str, float] = field(default_factory=dict)
+    rates: dict[str, float] = field(default_factory=dict)
+    on_edit: Callable[[Any], None] | None = None
+
+    @property
+    def gaussians(self) -> Gaussians:
+        """The scene being trained. Its tensors require grad only within a step that needs autograd."""
+        return self.main.gaussians
+
+    @property
+    def optimizer(self) -> GaussianAdam:
+        return self.main.optimizer
+
+    @property
+    def edits(self) -> Edits:
+        return self.main.edits
+
+    def log(self, name: str, value: float) -> None:
+        """Write a number with the next line of metrics.jsonl."""
+        self.scalars[name] = float(value)
+
+    def declare(
+        self,
+        name: str,
+        init: float | Callable[[Gaussians], Tensor],
+        lr: float | None = None,
+        activation: Callable[[Tensor], Tensor] | None = None,
+        on_copy: OnCopy = "copy",
+    ) -> None:
+        """Add a per-Gaussian value to the main field's extras; see optim.PerGaussian."""
+        self.main.optimizer.declare(name, PerGaussian(init, on_copy, lr, activation))
+
+    def value(self, name: str) -> Tensor:
+        """[N, ...] the activated values of a declared extra of the main field."""
+        return self.main.optimizer.value(name)
+
+    def add_field(self, name: str, gaussians: Gaussians | None = None, rates: Rates | None = None) -> Field:
+        """Add a further field, by default a copy of the scene as it is now, with rates of its own."""
+        if name == MAIN or name in self.fields:
+            raise ValueError(f"field {name!r} already exists")
+        start = (self.gaussians if gaussians is None else gaussians).detach().clone()
+        optimizer = self.main.optimizer
+        added = Field(name, start, rates or optimizer.schedule, self.scene_extent, optimizer.horizon)
+        if self.on_edit is not None:
+            added.edits.listeners.append(self.on_edit)
+        self.fields[name] = added
+        return added
