@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -59,5 +60,5 @@ class Camera:
     def with_pose(self, world_to_camera: Tensor) -> Camera:
         return replace(self, world_to_camera=world_to_camera)
 
-    def to(self, *args, **kwargs) -> Camera:
+    def to(self, *args: Any, **kwargs: Any) -> Camera:
         return self.with_pose(self.world_to_camera.to(*args, **kwargs))

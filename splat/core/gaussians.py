@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -64,7 +65,7 @@ class Gaussians:
             yield name, getattr(self, name)
         yield from self.extras.items()
 
-    def map(self, function) -> Gaussians:
+    def map(self, function: Callable[[Tensor], Tensor]) -> Gaussians:
         """The same scene with `function` applied to every tensor."""
         return replace(
             self,
@@ -72,7 +73,7 @@ class Gaussians:
             extras={name: function(value) for name, value in self.extras.items()},
         )
 
-    def to(self, *args, **kwargs) -> Gaussians:
+    def to(self, *args: Any, **kwargs: Any) -> Gaussians:
         return self.map(lambda t: t.to(*args, **kwargs))
 
     def detach(self) -> Gaussians:
