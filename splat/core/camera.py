@@ -54,7 +54,13 @@ class Camera:
         """The same view sampled at another size; each axis is scaled on its own."""
         sx, sy = width / self.width, height / self.height
         return replace(
-            self, width=width, height=height, fx=self.fx * sx, fy=self.fy * sy, cx=self.cx * sx, cy=self.cy * sy
+            self,
+            width=width,
+            height=height,
+            fx=self.fx * sx,
+            fy=self.fy * sy,
+            cx=self.cx * sx,
+            cy=self.cy * sy,
         )
 
     def with_pose(self, world_to_camera: Tensor) -> Camera:

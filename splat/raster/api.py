@@ -9,9 +9,7 @@ from torch import Tensor
 
 from splat.core import Camera, Gaussians
 
-NEEDS = frozenset(
-    {"depth", "median_depth", "ids", "means2d_grad", "absgrad", "radii", "contribution"}
-)
+NEEDS = frozenset({"depth", "median_depth", "ids", "means2d_grad", "absgrad", "radii", "contribution"})
 
 
 @dataclass

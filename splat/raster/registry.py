@@ -1,0 +1,47 @@
+"""Backends by name. A backend is imported when it is first asked for."""
+
+from __future__ import annotations
+
+from functools import cache
+from importlib import import_module
+from typing import Protocol
+
+import torch
+
+from splat.core import Camera, Gaussians, UsageError
+from splat.raster.api import RenderOptions, RenderOutput
+
+_BACKENDS = {
+    "reference": "splat.raster.reference:ReferenceBackend",
+    "cpu": "splat.raster.native:NativeBackend",
+}
+# Device type -> what "auto" means there; elsewhere the reference draws.
+_AUTO = {"cpu": "cpu"}
+
+
+class Backend(Protocol):
+    """Draws scenes. Backends hold no state between renders."""
+
+    name: str
+
+    def render(self, gaussians: Gaussians, camera: Camera, options: RenderOptions) -> RenderOutput: ...
+
+
+def names() -> tuple[str, ...]:
+    """What RenderOptions.backend may be besides "auto"."""
+    return tuple(_BACKENDS)
+
+
+def backend(name: str, device: torch.device) -> Backend:
+    """The backend called `name`; "auto" chooses by the device of the tensors. UsageError where there is none."""
+    if name == "auto":
+        name = _AUTO.get(device.type, "reference")
+    if name not in _BACKENDS:
+        raise UsageError(f"no render backend is called {name!r}: choose auto, {', '.join(_BACKENDS)}")
+    return _load(name)
+
+
+@cache
+def _load(name: str) -> Backend:
+    module, attribute = _BACKENDS[name].split(":")
+    return getattr(import_module(module), attribute)()
