@@ -1,5 +1,4 @@
-#include <nanobind/nanobind.h>
-
+#include "bind.h"
 #include "splat/constants.h"
 
 namespace nb = nanobind;
@@ -17,4 +16,7 @@ NB_MODULE(_native, m) {
     c.attr("MEDIAN_TRANSMITTANCE") = splat::kMedianTransmittance;
     c.attr("TILE") = splat::kTile;
     c.attr("SH_OFFSET") = splat::kShOffset;
+
+    splat::bind::raster(m);
+    splat::bind::training(m);
 }
