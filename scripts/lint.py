@@ -17,7 +17,7 @@ TREE = ROOT / "build" / "lint"
 
 
 def package_table() -> dict[str, str]:
-    """Installed path -> folder, from pyproject.toml (Python 3.10 has no tomllib: the table is plain lines)."""
+    """Installed path -> folder, from pyproject.toml; its plain lines need no TOML parser (3.10 has none)."""
     text = (ROOT / "pyproject.toml").read_text()
     section = text.split("[tool.scikit-build.wheel.packages]")[1].split("\n[")[0]
     table = dict(re.findall(r'^"(.+)" = "(.+)"$', section, re.MULTILINE))

@@ -51,7 +51,7 @@ if [ ! -x "$venv/bin/python" ]; then
   say "Environment in $venv ($("$python" --version))"
   "$python" -m venv "$venv"
 fi
-pip=("$venv/bin/python" -m pip --disable-pip-version-check --quiet)
+pip=("$venv/bin/python" -m pip --disable-pip-version-check -qq)
 
 # --- torch -----------------------------------------------------------------------------------------------
 

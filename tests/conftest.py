@@ -26,12 +26,14 @@ def data_root() -> Path:
 
 @pytest.fixture(scope="session")
 def shared_data() -> Callable[[str], Path]:
-    """shared_data(name) -> path of a real data set; the test is skipped, with the reason, where it is absent."""
+    """shared_data(name) -> path of a real data set; skips the test, with the reason, where it is absent."""
 
     def find(name: str) -> Path:
         path = data_root() / name
         if not path.exists():
-            pytest.skip(f"real data set {name!r} is not at {path} (set SPLAT_DATA to the folder that holds it)")
+            pytest.skip(
+                f"real data set {name!r} is not at {path} (set SPLAT_DATA to the folder that holds it)"
+            )
         return path
 
     return find

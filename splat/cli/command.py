@@ -1,0 +1,68 @@
+"""What the commands share: parsing, and how a machine reads what they say."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+Args = TypeVar("Args")
+Device = Literal["auto", "cpu", "cuda"]
+
+
+@dataclass
+class Common:
+    """Options of every command."""
+
+    debug: bool = False
+    """Show the traceback of an error."""
+
+
+def parse(args_type: type[Args], command: str, argv: list[str]) -> Args:
+    """The command line as an instance of the dataclass `args_type`; its docstring opens the help.
+
+    Leaves with SystemExit(2) after saying what is wrong with the command line.
+    """
+    import tyro
+
+    return tyro.cli(
+        args_type,
+        prog=f"splat {command}",
+        description=inspect.cleandoc(args_type.__doc__ or ""),
+        args=argv,
+        config=(
+            tyro.conf.SuppressFixed,  # values that no flag can express do not clutter the help
+            tyro.conf.FlagCreatePairsOff,  # --eval, but no --no-eval beside it
+        ),
+    )
+
+
+def print_json(value: Any) -> None:
+    """One JSON document on stdout. Paths become strings; numbers that JSON lacks become null."""
+    print(json.dumps(_plain(value), indent=2, ensure_ascii=False, allow_nan=False))
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(k): _plain(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return [_plain(v) for v in value]
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if hasattr(value, "tolist"):  # numpy and torch
+        return _plain(value.tolist())
+    return value
+
+
+def size(count: float) -> str:
+    """A number of bytes for people: 1.5 GB."""
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}" if unit == "bytes" else f"{count:.3g} {unit}"
+        count /= 1000
+    return f"{count:.3g} TB"
