@@ -17,13 +17,7 @@ MAX_DEGREE = 3
 C0 = sqrt(1 / (4 * pi))
 _C1 = sqrt(3 / (4 * pi))
 _C2 = (sqrt(15 / (4 * pi)), sqrt(5 / (16 * pi)), sqrt(15 / (16 * pi)))
-_C3 = (
-    sqrt(35 / (32 * pi)),
-    sqrt(105 / (4 * pi)),
-    sqrt(21 / (32 * pi)),
-    sqrt(7 / (16 * pi)),
-    sqrt(105 / (16 * pi)),
-)
+_C3 = tuple(sqrt(n / (d * pi)) for n, d in ((35, 32), (105, 4), (21, 32), (7, 16), (105, 16)))
 
 
 def coefficients(degree: int) -> int:

@@ -102,14 +102,14 @@ def _jacobian(points: Tensor, camera: Camera) -> Tensor:
     Taken with x/z and y/z clamped to the widened frustum; the clamped ones have no slope.
     """
     x, y, z = points.unbind(-1)
-    margin_x = FRUSTUM_MARGIN * camera.width / (2 * camera.fx)
-    margin_y = FRUSTUM_MARGIN * camera.height / (2 * camera.fy)
-    u = torch.clamp(
-        x / z, -camera.cx / camera.fx - margin_x, (camera.width - camera.cx) / camera.fx + margin_x
-    )
-    v = torch.clamp(
-        y / z, -camera.cy / camera.fy - margin_y, (camera.height - camera.cy) / camera.fy + margin_y
-    )
+    u = _clamp_to_frustum(x / z, camera.width, camera.fx, camera.cx)
+    v = _clamp_to_frustum(y / z, camera.height, camera.fy, camera.cy)
     zero = torch.zeros_like(z)
     rows = [camera.fx / z, zero, -camera.fx * u / z, zero, camera.fy / z, -camera.fy * v / z]
     return torch.stack(rows, -1).unflatten(-1, (2, 3))
+
+
+def _clamp_to_frustum(slope: Tensor, size: int, focal: float, centre: float) -> Tensor:
+    """x/z (or y/z) kept within the view of `size` pixels, widened by a share of its half-width."""
+    margin = FRUSTUM_MARGIN * size / (2 * focal)
+    return torch.clamp(slope, -centre / focal - margin, (size - centre) / focal + margin)

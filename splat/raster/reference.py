@@ -110,9 +110,8 @@ class _Drawing:
         def blend(*inputs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
             return _blend(centres, members, *inputs, on_offsets=self._take_absgrad)
 
-        inputs = [
-            t[members] for t in (self.shown.means2d, self.shown.conics, self.shown.opacities, self.channels)
-        ]
+        shown = self.shown
+        inputs = [t[members] for t in (shown.means2d, shown.conics, shown.opacities, self.channels)]
         if torch.is_grad_enabled() and any(t.requires_grad for t in inputs):
             sums, median, weights = checkpoint(blend, *inputs, use_reentrant=False)
         else:

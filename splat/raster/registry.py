@@ -33,7 +33,7 @@ def names() -> tuple[str, ...]:
 
 
 def backend(name: str, device: torch.device) -> Backend:
-    """The backend called `name`; "auto" chooses by the device of the tensors. UsageError where there is none."""
+    """The backend called `name`; "auto" chooses by the tensors' device. UsageError where there is none."""
     if name == "auto":
         name = _AUTO.get(device.type, "reference")
     if name not in _BACKENDS:
