@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from splat.core import sh as harmonics
+from splat.core.checks import check_tensor
+from splat.core.rotations import quat_to_matrix
 
 PARAMETERS = ("means", "quats", "log_scales", "logit_opacities", "sh")
 
@@ -41,7 +45,7 @@ class Gaussians:
     @property
     def sh_degree(self) -> int:
         """Degree of the stored harmonics, 0 to 3."""
-        return {1: 0, 4: 1, 9: 2, 16: 3}[self.sh.shape[1]]
+        return harmonics.degree_of(self.sh.shape[1])
 
     @property
     def device(self) -> torch.device:
@@ -58,6 +62,11 @@ class Gaussians:
     def scales(self) -> Tensor:
         """[N, 3] standard deviations, world units."""
         return torch.exp(self.log_scales)
+
+    def covariances(self) -> Tensor:
+        """[N, 3, 3] covariances in the world frame, R S S^T R^T, square world units."""
+        axes = quat_to_matrix(self.quats) * self.scales()[:, None, :]
+        return axes @ axes.mT
 
     def named_tensors(self) -> Iterator[tuple[str, Tensor]]:
         """The five parameters by name, then the extras by name."""
@@ -85,6 +94,51 @@ class Gaussians:
     def select(self, index: Tensor) -> Gaussians:
         """The Gaussians at `index`: [M] int64 positions or an [N] bool mask."""
         return self.map(lambda t: t[index])
+
+    @staticmethod
+    def cat(scenes: Sequence[Gaussians]) -> Gaussians:
+        """All Gaussians of `scenes`, in order.
+
+        ValueError where they differ in what one scene cannot hold: extras, SH degree or antialiasing.
+        """
+        if not scenes:
+            raise ValueError("cat: no scenes were given")
+        first = scenes[0]
+        for number, scene in enumerate(scenes):
+            for what, value, expected in (
+                ("SH degree", scene.sh_degree, first.sh_degree),
+                ("antialiased", scene.antialiased, first.antialiased),
+                ("extras", sorted(scene.extras), sorted(first.extras)),
+            ):
+                if value != expected:
+                    raise ValueError(f"cat: {what} of scene {number} is {value}, of scene 0 {expected}")
+        return replace(
+            first,
+            **{name: torch.cat([getattr(scene, name) for scene in scenes]) for name in PARAMETERS},
+            extras={name: torch.cat([scene.extras[name] for scene in scenes]) for name in first.extras},
+        )
+
+    def validate(self) -> None:
+        """Raises ValueError or TypeError unless shapes, types and devices fit. Values are not read."""
+        sizes: dict[str, int] = {}
+        alike: dict[str, Any] = {
+            "device": self.means.device if isinstance(self.means, Tensor) else None,
+            "sizes": sizes,
+        }
+        check_tensor("means", self.means, ("N", 3), **alike)
+        alike["dtype"] = self.means.dtype
+        check_tensor("quats", self.quats, ("N", 4), **alike)
+        check_tensor("log_scales", self.log_scales, ("N", 3), **alike)
+        check_tensor("logit_opacities", self.logit_opacities, ("N",), **alike)
+        check_tensor("sh", self.sh, ("N", "K", 3), **alike)
+        try:
+            harmonics.degree_of(sizes["K"])
+        except ValueError as error:
+            raise ValueError(f"sh: {error}") from None
+        for name, value in self.extras.items():
+            if not isinstance(value, Tensor) or value.ndim == 0 or len(value) != sizes["N"]:
+                got = list(value.shape) if isinstance(value, Tensor) else type(value).__name__
+                raise ValueError(f"extras[{name!r}]: expected a tensor [N = {sizes['N']}, ...], got {got}")
 
     def requires_grad_(self, flag: bool = True) -> Gaussians:
         for _, tensor in self.named_tensors():
