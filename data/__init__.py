@@ -1,0 +1,14 @@
+"""Datasets: reading them, decoding their photographs, checking them.
+
+>>> scene = read_scene("fox")
+>>> with Dataset(scene, downscale=4) as data:
+...     photo, camera = data.photo(0), data.camera(0)
+"""
+
+from splat.data.dataset import Dataset
+from splat.data.images import Photo
+from splat.data.points import random_points
+from splat.data.registry import read_scene
+from splat.data.scene import Frame, Points, Scene, Tracks
+
+__all__ = ["Dataset", "Frame", "Photo", "Points", "Scene", "Tracks", "random_points", "read_scene"]

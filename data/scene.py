@@ -4,11 +4,37 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
+import torch
 from torch import Tensor
 
 from splat.core import Camera
+
+if TYPE_CHECKING:
+    from splat.data.undistort import Distortion
+
+
+@dataclass(frozen=True)
+class Tracks:
+    """Which frames see which point, as one ragged array: point p is seen by frames[offsets[p]:offsets[p + 1]].
+
+    Attributes:
+        offsets: [P + 1] int64, rising from 0.
+        frames: [M] int64 positions in Scene.frames; observations in frames that were left out are dropped.
+    """
+
+    offsets: Tensor
+    frames: Tensor
+
+    def of(self, point: int) -> Tensor:
+        """Positions in Scene.frames of the frames that see `point`."""
+        return self.frames[int(self.offsets[point]) : int(self.offsets[point + 1])]
+
+    def points(self) -> Tensor:
+        """[M] int64: the point of each observation, beside `frames`."""
+        counts = self.offsets[1:] - self.offsets[:-1]
+        return torch.repeat_interleave(torch.arange(len(counts)), counts)
 
 
 @dataclass(frozen=True)
@@ -19,13 +45,16 @@ class Points:
         xyz: [P, 3] float64, world units.
         rgb: [P, 3] uint8.
         error: [P] float32 mean reprojection error, pixels; or None.
-        tracks: P tuples of the names of the frames that see each point; or None.
+        tracks: the frames that see each point; or None.
     """
 
     xyz: Tensor
     rgb: Tensor
     error: Tensor | None = None
-    tracks: list[tuple[str, ...]] | None = None
+    tracks: Tracks | None = None
+
+    def __len__(self) -> int:
+        return self.xyz.shape[0]
 
 
 @dataclass(frozen=True)
@@ -36,15 +65,17 @@ class Frame:
         name: path relative to the image folder, with forward slashes.
         path: the file.
         camera: the pinhole camera of the undistorted photograph at full resolution; pose float64.
-        distortion: what undistorts the photograph (data.undistort.Distortion), or None for a pinhole.
+        distortion: what undistorts the photograph, or None for a pinhole.
         mask_path: a mask image (0 = ignore the pixel), or None.
+        orientation: the EXIF orientation to apply after decoding; 1 leaves the pixels as they are stored.
     """
 
     name: str
     path: Path
     camera: Camera
-    distortion: Any | None = None
+    distortion: Distortion | None = None
     mask_path: Path | None = None
+    orientation: int = 1
 
 
 @dataclass
@@ -57,6 +88,7 @@ class Scene:
         frames: sorted by name.
         points: or None.
         test_names: names held out by the dataset itself (Blender's test split), or None.
+        bounds: half-size of the cube around the origin in which the format promises the object, or None.
         warnings: one line each.
         notes: facts worth a line in the log (the model that was chosen, ...).
     """
@@ -67,5 +99,6 @@ class Scene:
     frames: list[Frame]
     points: Points | None = None
     test_names: frozenset[str] | None = None
+    bounds: float | None = None
     warnings: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
