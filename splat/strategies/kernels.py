@@ -1,0 +1,60 @@
+"""The kernels of MCMC: native for float32 on the CPU, torch otherwise. `kernels_reference` is their twin."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from splat import _native
+from splat.strategies import kernels_reference
+from splat.strategies.constants import RELOCATION_MAX
+
+
+def add_noise_(
+    means: Tensor, quats: Tensor, log_scales: Tensor, logit_opacities: Tensor, eta: Tensor, gain: float
+) -> None:
+    """Explore: means += gain sigmoid(100 ((1 - o) - 0.995)) Sigma eta, in place.
+
+    Sigma is each Gaussian's covariance itself, not its root; opaque Gaussians hardly move.
+
+    Args:
+        means: [N, 3] centres, world units; changed in place.
+        quats: [N, 4] wxyz, not normalised.
+        log_scales: [N, 3].
+        logit_opacities: [N].
+        eta: [N, 3] samples of N(0, I).
+        gain: 5e5 times the learning rate of the means (which holds the scene extent).
+
+    Source: Kheradmand et al. 2024, section 4.2.
+    """
+    tensors = (means, quats, log_scales, logit_opacities, eta)
+    if _native_fits(*tensors):
+        _native.mcmc_noise(*(t.detach() for t in tensors), gain, torch.get_num_threads())
+    else:
+        kernels_reference.add_noise_(means.detach(), quats, log_scales, logit_opacities, eta, gain)
+
+
+def relocation(opacities: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
+    """What each of `counts` equal Gaussians must be to look like the one whose place they share.
+
+    Args:
+        opacities: [N] in (0, 1).
+        counts: [N] int32 or int64, 1 to RELOCATION_MAX; larger ones count as RELOCATION_MAX.
+
+    Returns:
+        [N] their opacity 1 - (1 - o)^(1 / n), and [N] the factor of their scales.
+
+    Source: Kheradmand et al. 2024, equation 9.
+    """
+    # An opacity that rounds to one has no finite optical depth to share out.
+    opacities = opacities.clamp(max=1 - torch.finfo(torch.float32).eps).contiguous()
+    counts = counts.clamp(1, RELOCATION_MAX).to(torch.int32).contiguous()
+    if not _native_fits(opacities):
+        return kernels_reference.relocation(opacities, counts)
+    new, factor = torch.empty_like(opacities), torch.empty_like(opacities)
+    _native.mcmc_relocation(opacities.detach(), counts, new, factor, torch.get_num_threads())
+    return new, factor
+
+
+def _native_fits(*tensors: Tensor) -> bool:
+    return all(t.device.type == "cpu" and t.dtype == torch.float32 and t.is_contiguous() for t in tensors)

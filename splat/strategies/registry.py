@@ -1,0 +1,108 @@
+"""The strategies at hand: those of this package and those of installed plugins.
+
+A plugin is a distribution with an entry point in the group `splat.strategies` that names a subclass of
+`splat.training.strategy.Strategy`; the entry point's name is what the user types.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping
+from dataclasses import fields, is_dataclass
+from importlib import metadata
+from typing import Any
+
+from splat.core import UsageError
+from splat.strategies.default import Default
+from splat.strategies.mcmc import Mcmc
+from splat.training.strategy import Strategy
+
+GROUP = "splat.strategies"
+BUILT_IN: tuple[type[Strategy], ...] = (Default, Mcmc)
+
+
+def available() -> dict[str, type[Strategy]]:
+    """Every strategy by name, the built-in ones first.
+
+    Raises:
+        UsageError: a plugin does not load, is not a strategy, or takes a name that is taken; the message
+            names the distribution that it came with.
+    """
+    found: dict[str, type[Strategy]] = {strategy.name: strategy for strategy in BUILT_IN}
+    for entry in sorted(metadata.entry_points(group=GROUP), key=lambda e: e.name):
+        origin = _origin(entry)
+        try:
+            strategy = entry.load()
+        except Exception as error:
+            raise UsageError(
+                f"strategy {entry.name!r} of {origin} does not load ({type(error).__name__}: {error}); "
+                f"update or uninstall that distribution"
+            ) from error
+        problem = _problem(strategy)
+        if problem:
+            raise UsageError(f"strategy {entry.name!r} of {origin} {problem}; update or uninstall it")
+        if entry.name in found:
+            raise UsageError(f"strategy {entry.name!r} of {origin} takes a name that is taken; uninstall it")
+        found[entry.name] = strategy
+    return found
+
+
+def build(names: Iterable[str], configs: Mapping[str, Any] | None = None) -> list[Strategy]:
+    """The strategies of a run, in the order of `names`.
+
+    Args:
+        names: exactly one of them controls density.
+        configs: name -> options: an instance of the strategy's config_type or a mapping of its fields.
+            Strategies without an entry take their defaults; entries of other strategies are left alone.
+
+    Raises:
+        UsageError: an unknown or repeated name, an unknown option, none or several that control density.
+    """
+    names, configs, known = list(names), configs or {}, available()
+    for name in names:
+        if name not in known:
+            raise UsageError(f"no strategy {name!r}{_suggestion(name, known)}; there are {', '.join(known)}")
+        if names.count(name) > 1:
+            raise UsageError(f"strategy {name!r} is named more than once")
+    dense = [name for name in names if known[name].controls_density]
+    if len(dense) != 1:
+        options = ", ".join(name for name, strategy in known.items() if strategy.controls_density)
+        given = " and ".join(dense) if dense else "none of the given ones does"
+        raise UsageError(f"exactly one strategy controls density, of {options}; {given}")
+    return [known[name](_config(name, known[name].config_type, configs.get(name))) for name in names]
+
+
+def _config(name: str, config_type: type, given: Any) -> Any:
+    if isinstance(given, config_type):
+        return given
+    values = {} if given is None else given
+    if not isinstance(values, Mapping):
+        raise UsageError(f"options of strategy {name!r} must be a mapping, got {type(values).__name__}")
+    options = [f.name for f in fields(config_type)]
+    for key in values:
+        if key not in options:
+            raise UsageError(
+                f"strategy {name!r} has no option {key!r}{_suggestion(key, options)}; "
+                f"it has {', '.join(options)}"
+            )
+    return config_type(**values)
+
+
+def _problem(strategy: Any) -> str:
+    """What keeps an entry point's object from being a strategy; empty if nothing."""
+    if not (isinstance(strategy, type) and issubclass(strategy, Strategy)):
+        return "is not a subclass of splat.training.strategy.Strategy"
+    if not is_dataclass(getattr(strategy, "config_type", None)):
+        return "has no dataclass as its config_type"
+    return ""
+
+
+def _origin(entry: metadata.EntryPoint) -> str:
+    if entry.dist is None:
+        return f"an unnamed distribution ({entry.value})"
+    return f"distribution {entry.dist.name} {entry.dist.version}"
+
+
+def _suggestion(word: str, known: Iterable[str]) -> str:
+    close = difflib.get_close_matches(word, list(known), n=1)
+    return f" (did you mean {close[0]!r}?)" if close else ""
