@@ -14,6 +14,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from splat import _native
 from splat.core import Gaussians
 from splat.core.gaussians import PARAMETERS
 
@@ -218,7 +219,13 @@ def _direction(exp_avg: Tensor, exp_avg_sq: Tensor, count: int) -> Tensor:
 def adam_step(
     param: Tensor, grad: Tensor, exp_avg: Tensor, exp_avg_sq: Tensor, lr: float, count: int
 ) -> None:
-    """One Adam step, in place; `count` is the 1-based number of the step."""
+    """One Adam step, in place; `count` is the 1-based number of the step. All four are of one shape."""
+    if all(t.device.type == "cpu" and t.dtype == torch.float32 for t in (param, grad)) and all(
+        t.is_contiguous() for t in (param, exp_avg, exp_avg_sq)
+    ):
+        value, gradient, threads = param.detach(), grad.detach().contiguous(), torch.get_num_threads()
+        _native.adam_step(value, gradient, exp_avg, exp_avg_sq, lr, count, *BETAS, EPS, threads)
+        return
     exp_avg.lerp_(grad, 1 - BETAS[0])
     exp_avg_sq.mul_(BETAS[1]).addcmul_(grad, grad, value=1 - BETAS[1])
     param.sub_(_direction(exp_avg, exp_avg_sq, count), alpha=lr)
