@@ -8,9 +8,26 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
+from splat.core import Gaussians
+
 T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A scene in training as it is drawn at `step` of `end`; the tensors are the reader's own.
+
+    `sh_degree` is the highest degree of the harmonics that is trained so far.
+    """
+
+    step: int
+    end: int
+    gaussians: Gaussians
+    sh_degree: int
+    loss: float
 
 
 class Slot(Generic[T]):

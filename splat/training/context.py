@@ -12,7 +12,7 @@ from torch import Tensor
 from splat.core import Camera, Gaussians
 from splat.core.gaussians import PARAMETERS
 from splat.raster import RenderOutput
-from splat.training.edits import Edits
+from splat.training.edits import Edit, Edits
 from splat.training.optim import GaussianAdam, OnCopy, PerGaussian, Rates
 
 MAIN = "main"
@@ -29,7 +29,7 @@ class Field:
 
     def state_dict(self) -> dict[str, Any]:
         return {
-            "gaussians": dict(self.gaussians.named_tensors()),
+            "gaussians": {name: value.detach() for name, value in self.gaussians.named_tensors()},
             "antialiased": self.gaussians.antialiased,
             "optimizer": self.optimizer.state_dict(),
             "state": dict(self.edits.state),
@@ -62,7 +62,8 @@ class Context:
         config: the run's TrainConfig.
         main: the scene being trained.
         scene_extent: world units; see the data package.
-        steps: total number of steps of this run.
+        steps: the horizon of every schedule: the number of steps the run was planned with. A run that is
+            extended goes on past it, with every rate at its final value.
         cap: most Gaussians the scene may have.
         generator: randomness of the strategies, on the Gaussians' device.
         fields: further fields by name, the main one not among them.
@@ -75,6 +76,8 @@ class Context:
         output: the last render of the main field, after every strategy's after_render.
         further: outputs of this step's further renders, in the order in which they were asked for.
         scalars: what was logged since the metrics were last written.
+        rates: learning rates of this step; see GaussianAdam.rates.
+        on_edit: called with every Edit of every field.
     """
 
     config: Any
@@ -94,7 +97,13 @@ class Context:
     further: list[RenderOutput] = field(default_factory=list)
     scalars: dict[str, float] = field(default_factory=dict)
     rates: dict[str, float] = field(default_factory=dict)
-    on_edit: Callable[[Any], None] | None = None
+    on_edit: Callable[[Edit], None] = lambda edit: None
+
+    def __post_init__(self) -> None:
+        self.main.edits.listeners.append(self._edited)
+
+    def _edited(self, edit: Edit) -> None:
+        self.on_edit(edit)
 
     @property
     def gaussians(self) -> Gaussians:
@@ -135,7 +144,6 @@ class Context:
         start = (self.gaussians if gaussians is None else gaussians).detach().clone()
         optimizer = self.main.optimizer
         added = Field(name, start, rates or optimizer.schedule, self.scene_extent, optimizer.horizon)
-        if self.on_edit is not None:
-            added.edits.listeners.append(self.on_edit)
+        added.edits.listeners.append(self._edited)
         self.fields[name] = added
         return added

@@ -165,28 +165,46 @@ class Edits:
         if unknown:
             raise ValueError(f"{kind}: no parameter or extra named {', '.join(sorted(unknown))}")
 
+        # Everything is gathered first and put in place at the end: an allocation that fails changes nothing.
         copies = g.select(source[fresh]) if fresh.numel() else None
-        for name in PARAMETERS:
-            setattr(g, name, getattr(g, name).index_select(0, source))
-        for store, rules in ((g.extras, self.optimizer.extras), (self.state, self._tracked)):
-            for name, value in store.items():
-                rows = value.index_select(0, source)
-                if copies is not None:
-                    rows[fresh] = rules.get(name, PerGaussian()).copied(rows[fresh], copies)
-                store[name] = rows
-        for name, rows in values.items():
-            self._tensor(name)[fresh] = rows
-            if changed.numel():
-                self._tensor(name)[changed] = rows
-
+        parameters = {name: getattr(g, name).index_select(0, source) for name in PARAMETERS}
+        extras = self._gathered(g.extras, self.optimizer.extras, source, fresh, copies)
+        state = self._gathered(self.state, self._tracked, source, fresh, copies)
+        moments = {}
         for name, pair in self.optimizer.moments.items():
-            moved = pair if keep_moments else tuple(m.index_select(0, source) for m in pair)
-            for moment in moved:
+            moments[name] = pair if keep_moments else tuple(m.index_select(0, source) for m in pair)
+        for name, rows in values.items():
+            moved = parameters[name] if name in parameters else extras[name]
+            moved[fresh] = rows
+            if changed.numel():
+                moved[changed] = rows
+        for pair in moments.values():
+            for moment in pair:
                 if not keep_moments:
                     moment[fresh] = 0
                 moment[changed] = 0
-            self.optimizer.moments[name] = moved
+
+        for name, value in parameters.items():
+            setattr(g, name, value)
+        g.extras.update(extras)
+        self.state.update(state)
+        self.optimizer.moments.update(moments)
         return self._announce(Edit(self.field, kind, before, source, fresh, changed))
+
+    @staticmethod
+    def _gathered(
+        store: dict[str, Tensor],
+        rules: dict[str, PerGaussian],
+        source: Tensor,
+        fresh: Tensor,
+        copies: Gaussians | None,
+    ) -> dict[str, Tensor]:
+        """The values of `store` through `source`; each value's own rule says what the fresh rows hold."""
+        gathered = {name: value.index_select(0, source) for name, value in store.items()}
+        if copies is not None:
+            for name, rows in gathered.items():
+                rows[fresh] = rules.get(name, PerGaussian()).copied(rows[fresh], copies)
+        return gathered
 
     def _announce(self, edit: Edit) -> Edit:
         for listener in self.listeners:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 import torch
@@ -189,6 +189,7 @@ class GaussianAdam:
             "count": self.count,
             "extent": self.extent,
             "horizon": self.horizon,
+            "rates": asdict(self.schedule),
             "moments": {name: list(pair) for name, pair in self.moments.items()},
         }
 
@@ -197,6 +198,7 @@ class GaussianAdam:
         self.count = state["count"]
         self.extent = state["extent"]
         self.horizon = state["horizon"]
+        self.schedule = Rates(**state["rates"])
         self.moments = {name: (pair[0], pair[1]) for name, pair in state["moments"].items()}
 
 

@@ -1,0 +1,48 @@
+"""The trained scene as a file, in the coordinates of the dataset."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import splat
+from splat.core import Gaussians
+from splat.core.world import place
+from splat.training.runfolder import RunFolder, require_disk
+from splat.training.session import Session
+
+
+def export_scene(
+    session: Session, folder: RunFolder, name: str = "point_cloud.ply"
+) -> tuple[Path, str | None]:
+    """Write the scene as it is drawn to exports/NAME, whole or not at all; returns its path and a note."""
+    from splat import codecs
+
+    scene, metadata, note = exported(session)
+    require_disk(folder.path, sum(v.numel() * v.element_size() for _, v in scene.named_tensors()))
+    path = folder.exports / name
+    temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
+    try:
+        codecs.encode(scene, temporary, metadata)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return path, note
+
+
+def exported(session: Session) -> tuple[Gaussians, dict[str, Any], str | None]:
+    """The scene with every transform baked in, what a codec should know of it, and a note for the user.
+
+    A scene that was recentred is put back where float32 allows; otherwise metadata["offset"] holds the
+    float64 [x, y, z] to add to the means.
+    """
+    trainer = session.trainer
+    metadata: dict[str, Any] = {"generator": f"splat {splat.__version__}", "step": trainer.ctx.step}
+    for strategy in trainer.strategies:
+        metadata.update(strategy.export(trainer.ctx))
+    placement = place(replace(trainer.baked().to("cpu"), extras={}), session.dataset.offset)
+    if placement.offset is not None:
+        metadata["offset"] = placement.offset.tolist()
+    return placement.gaussians, metadata, placement.note

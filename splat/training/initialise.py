@@ -1,0 +1,68 @@
+"""The first Gaussians: from structure-from-motion points, or random ones where there are none."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from splat.core import DataError, Gaussians
+from splat.core.sh import C0, coefficients
+from splat.data import Dataset, random_points
+from splat.training.config import TrainConfig
+
+
+def initialise(config: TrainConfig, dataset: Dataset, cap: int, generator: torch.Generator) -> Gaussians:
+    """At most `cap` Gaussians in float32 on the CPU, in the dataset's recentred coordinates.
+
+    Spheres of the points' colours, as large as the root mean square distance to their three nearest
+    neighbours times `init.scale` (Kerbl et al. 2023, section 5; factor: Kheradmand et al. 2024).
+
+    Raises:
+        DataError: points were asked for and the dataset has none.
+    """
+    init, points = config.init, dataset.points
+    has_points = points is not None and len(points) > 0
+    if init.source == "points" and not has_points:
+        raise DataError(f"{dataset.scene.root}: has no points to begin with; use --init.source random")
+    if init.source == "random" or not has_points:
+        points = random_points(dataset, min(init.count, cap), generator)
+    assert points is not None
+    chosen = torch.arange(len(points))
+    if len(points) > cap:
+        chosen = torch.randperm(len(points), generator=generator)[:cap].sort().values
+    xyz = points.xyz[chosen].float()
+    rgb = points.rgb[chosen].float() / 255
+
+    n = len(xyz)
+    scales = neighbour_distances(xyz, fallback=0.01 * dataset.extent) * init.scale
+    sh = torch.zeros(n, coefficients(config.sh_degree), 3)
+    sh[:, 0] = (rgb - 0.5) / C0
+    quats = torch.zeros(n, 4)
+    quats[:, 0] = 1
+    return Gaussians(
+        means=xyz,
+        quats=quats,
+        log_scales=scales.clamp_max(dataset.extent).log()[:, None].repeat(1, 3),
+        logit_opacities=torch.full((n,), math.log(init.opacity / (1 - init.opacity))),
+        sh=sh,
+        antialiased=config.antialiased,
+    )
+
+
+def neighbour_distances(xyz: Tensor, *, fallback: float, neighbours: int = 3) -> Tensor:
+    """[N] root mean square distance of each point to its nearest neighbours, always positive.
+
+    Exact duplicates are not neighbours; a point without any takes `fallback`.
+    """
+    from scipy.spatial import cKDTree
+
+    unique, inverse = np.unique(xyz.double().numpy(), axis=0, return_inverse=True)
+    k = min(neighbours, len(unique) - 1)
+    if k == 0:
+        return torch.full((len(xyz),), fallback)
+    distance, _ = cKDTree(unique).query(unique, k=k + 1, workers=-1)
+    mean = np.sqrt((distance[:, 1:] ** 2).mean(axis=1))
+    return torch.from_numpy(mean[inverse.reshape(-1)]).float().clamp_min(1e-9 * max(1.0, fallback))

@@ -1,0 +1,304 @@
+"""`train`: a run from the dataset to the exported scene, with everything that it leaves on disk."""
+
+from __future__ import annotations
+
+import gc
+import math
+import signal
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from splat.core import DataError, DeviceError, Interrupted, SplatError
+from splat.link import Commands, Slot, Snapshot
+from splat.training import checkpoint, guard, memory
+from splat.training.config import TrainConfig
+from splat.training.evaluate import Evaluation
+from splat.training.export import export_scene
+from splat.training.losses import psnr
+from splat.training.report import Reporter
+from splat.training.runfolder import RunFolder, require_disk, write_text
+from splat.training.session import Session, assemble, open_dataset
+from splat.training.strategy import Strategy
+from splat.training.trainer import Trainer
+
+SAVE_STEPS = 500
+SAVE_SECONDS = 60.0
+METRIC_STEPS = 10
+CHECK_STEPS = 50
+PUBLISH_SECONDS = 0.25
+_CHECKPOINTS = 4  # at a time: the last two, a scored one, the one being written
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """What a finished run leaves."""
+
+    folder: Path
+    step: int
+    num_gaussians: int
+    train_seconds: float
+    evaluation: Evaluation | None
+    scene: Path
+
+
+def train(
+    config: TrainConfig,
+    data: Path | None,
+    out: Path | None = None,
+    *,
+    strategies: Sequence[Strategy],
+    resume: Path | None = None,
+    slot: Slot[Snapshot] | None = None,
+    commands: Commands | None = None,
+    quiet: bool = False,
+) -> RunResult:
+    """Train on `data`, or go on with the run at `resume` (on its own data unless `data` is given).
+
+    Args:
+        out: the run's folder; None for runs/SCENE/PRESET-TIME.
+        strategies: fresh instances, in order.
+        slot: receives snapshots while somebody wants them.
+        commands: obeyed between steps; each is called with the Trainer.
+        quiet: print nothing.
+
+    Raises:
+        Interrupted: SIGINT or SIGTERM came; the state is saved.
+        DeviceError: memory ran out; the state is saved.
+        SplatError: a parameter became NaN or infinite, or data, disk or settings are at fault.
+    """
+    state, warnings = None, []
+    if resume is not None:
+        folder = RunFolder.open(resume)
+        data = data or folder.read_data()
+        state, warnings = checkpoint.load_latest(folder)
+    if data is None:
+        raise DataError("no dataset given; name its folder")
+    dataset = open_dataset(data, config)
+    try:
+        session = assemble(config, dataset, strategies, state=state, commands=commands)
+        if resume is None:
+            folder = RunFolder.create(out, dataset.scene.name, config, data)
+        reporter = Reporter(folder, quiet=quiet, cut_to=session.trainer.ctx.step)
+        try:
+            for warning in (*warnings, *dataset.scene.warnings):
+                reporter.log(f"warning: {warning}")
+            return _Run(session, folder, reporter, slot, state).complete()
+        finally:
+            reporter.close()
+    finally:
+        dataset.close()
+
+
+class _Run:
+    """Observes the trainer of a session: metrics, checkpoints, scores, snapshots."""
+
+    def __init__(
+        self,
+        session: Session,
+        folder: RunFolder,
+        reporter: Reporter,
+        slot: Slot[Snapshot] | None,
+        state: dict[str, Any] | None,
+    ) -> None:
+        self.session = session
+        self.trainer = session.trainer
+        self.ctx = session.trainer.ctx
+        self.folder = folder
+        self.reporter = reporter
+        self.slot = slot
+        self.evaluation: Evaluation | None = None
+        self._before = state["seconds"] if state else 0.0
+        self._began = time.monotonic()
+        self._apart = 0.0  # seconds spent on scores and checkpoints
+        self._saved_step = self.ctx.step if state else -1
+        self._saved_at = time.monotonic()
+        self._checked_step = self.ctx.step
+        self._published_at = 0.0
+        self._psnr = math.nan
+        self._signal: int | None = None
+        self.trainer.observers.append(self._after_step)
+
+    @property
+    def seconds(self) -> float:
+        """Training time, resumed parts included; scores and checkpoints are not counted."""
+        return self._before + time.monotonic() - self._began - self._apart
+
+    def complete(self) -> RunResult:
+        self._announce()
+        with self._signals():
+            try:
+                if self._saved_step < 0:
+                    self._require_room()
+                    self.save()
+                self.trainer.run()
+                if self._signal is not None:
+                    self._interrupted()
+                self.save()
+                if self.evaluation is None or self.evaluation.step != self.ctx.step:
+                    self._score()
+            except Exception as error:
+                if not memory.is_out_of_memory(error):
+                    raise
+                self._out_of_memory(error)
+        scene, note = export_scene(self.session, self.folder)
+        if note:
+            self.reporter.log(note)
+        count = len(self.ctx.gaussians)
+        self.reporter.log(f"{count:,} Gaussians after {self.seconds:.0f} s of training: {scene}")
+        return RunResult(self.folder.path, self.ctx.step, count, self.seconds, self.evaluation, scene)
+
+    def save(self) -> None:
+        """Write a checkpoint of the current step, unless there is one; refuse what is not finite."""
+        if self._saved_step == self.ctx.step:
+            return
+        with self._off_the_clock():
+            self._check()
+            state = {"seconds": self.seconds, **self.session.state_dict()}
+            checkpoint.save(self.folder, self.ctx.step, state)
+            self._saved_step, self._saved_at = self.ctx.step, time.monotonic()
+
+    def _after_step(self, trainer: Trainer) -> None:
+        step = self.ctx.step
+        if step % CHECK_STEPS == 0:
+            self._check()
+        if step % METRIC_STEPS == 0:
+            self._record()
+        if self.reporter.due():
+            self.reporter.progress(step, trainer.end, trainer.loss, self._psnr, len(self.ctx.gaussians))
+        scored = step in self.session.config.eval_steps and step < trainer.end
+        if scored or step % SAVE_STEPS == 0 or time.monotonic() - self._saved_at >= SAVE_SECONDS:
+            self.save()
+        if scored:
+            self._score()
+        self._publish()
+
+    def _announce(self) -> None:
+        dataset, ctx = self.session.dataset, self.ctx
+        held = f", {len(dataset.test)} held out" if dataset.test else ""
+        camera = dataset.camera(dataset.train[0])
+        for note in dataset.scene.notes:
+            self.reporter.log(note)
+        self.reporter.log(
+            f"{dataset.scene.name}: {len(dataset.train)} views{held}, {camera.width}x{camera.height}; "
+            f"{len(ctx.gaussians):,} Gaussians, at most {ctx.cap:,}; "
+            f"{self.trainer.backend.name} backend on {self.session.device}"
+        )
+        if ctx.step:
+            self.reporter.log(f"resumed after step {ctx.step:,}")
+        self.reporter.log(f"writing to {self.folder.path}")
+
+    def _record(self) -> None:
+        ctx = self.ctx
+        assert ctx.output is not None
+        assert ctx.target is not None
+        truth = ctx.target.float() / 255
+        latest = float(psnr(ctx.output.image.detach().clamp(0, 1), truth, ctx.mask))
+        self._psnr = latest if math.isnan(self._psnr) else 0.9 * self._psnr + 0.1 * latest
+        values = {
+            "step": ctx.step,
+            "loss": self.trainer.loss,
+            "psnr": latest,
+            "num_gaussians": len(ctx.gaussians),
+            "lr_means": ctx.rates["means"],
+            "seconds": round(self.seconds, 3),
+            "memory_mb": round(memory.resident() / 1e6),
+            **ctx.scalars,
+        }
+        ctx.scalars.clear()
+        self.reporter.metrics(values)
+
+    def _check(self) -> None:
+        """Every parameter is finite, or NotFinite names the step and the Gaussian."""
+        if self._checked_step == self.ctx.step:
+            return
+        fields = [self.ctx.main, *self.ctx.fields.values()]
+        guard.check(fields, self._checked_step + 1, self.ctx.step)
+        self._checked_step = self.ctx.step
+
+    def _score(self) -> None:
+        if not self.session.dataset.test:
+            return
+        with self._off_the_clock():
+            self.evaluation = self.session.score(self.seconds, self.folder.renders)
+            write_text(self.folder.stats / f"eval_{self.ctx.step}.json", self.evaluation.to_json())
+        count = len(self.evaluation.per_image)
+        self.reporter.log(f"step {self.ctx.step:,}: {self.evaluation.line()} on {count} held-out views")
+
+    def _publish(self) -> None:
+        slot = self.slot
+        if slot is None or not slot.wanted or time.monotonic() - self._published_at < PUBLISH_SECONDS:
+            return
+        trainer = self.trainer
+        scene = trainer.baked().clone()
+        slot.publish(Snapshot(self.ctx.step, trainer.end, scene, trainer.sh_degree, trainer.loss))
+        self._published_at = time.monotonic()
+
+    def _require_room(self) -> None:
+        """DataError unless the checkpoints of a scene grown to the given cap fit on the disk."""
+        count = max(len(self.ctx.gaussians), self.session.config.max_gaussians or 0)
+        floats = sum(3 * v[0].numel() for _, v in self.ctx.gaussians.named_tensors() if len(v))
+        require_disk(self.folder.path, _CHECKPOINTS * 4 * floats * count)
+
+    def _interrupted(self) -> None:
+        self.save()
+        name = signal.Signals(self._signal).name
+        raise Interrupted(
+            f"{name}: stopped after step {self.ctx.step:,}, everything is saved; "
+            f"go on with: splat train --resume {self.folder.path}"
+        )
+
+    def _out_of_memory(self, error: BaseException) -> None:
+        """Save what there is, then DeviceError with what to lower."""
+        for field in (self.ctx.main, *self.ctx.fields.values()):
+            for _, value in field.optimizer.trained():
+                value.grad = None
+        self.ctx.output, self.ctx.further = None, []
+        gc.collect()
+        count, step = len(self.ctx.gaussians), self.ctx.step
+        try:
+            self.save()
+            kept = f"the state after step {step:,} is saved"
+        except SplatError:
+            raise
+        except Exception:
+            kept = f"the state after step {max(0, self._saved_step):,} is saved"
+        raise DeviceError(
+            f"out of memory at step {step:,} with {count:,} Gaussians; {kept}: lower --max-gaussians "
+            f"(below {count:,}) or raise --downscale (now {self.session.config.downscale:g}), "
+            f"then go on with: splat train --resume {self.folder.path}"
+        ) from error
+
+    @contextmanager
+    def _off_the_clock(self) -> Iterator[None]:
+        began = time.monotonic()
+        try:
+            yield
+        finally:
+            self._apart += time.monotonic() - began
+
+    @contextmanager
+    def _signals(self) -> Iterator[None]:
+        """The first SIGINT or SIGTERM ends the run between two steps; a second one acts as it always does."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+        def stop(number: int, frame: Any) -> None:
+            self._signal = number
+            self.trainer.stop()
+            for each, handler in before.items():
+                signal.signal(each, handler)
+
+        for number in before:
+            signal.signal(number, stop)
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)

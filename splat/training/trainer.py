@@ -1,0 +1,242 @@
+"""The loop alone: one view a step, gradients, optimizer, strategies' hooks."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from splat.core import Camera, Gaussians
+from splat.core.gaussians import PARAMETERS
+from splat.link import Commands
+from splat.raster import RenderOptions, RenderOutput
+from splat.training import guard
+from splat.training.context import MAIN, Context, Field
+from splat.training.losses import photometric
+from splat.training.perview import Exposure, Poses
+from splat.training.strategy import Strategy
+from splat.training.views import Views
+
+PARAM_GRADS = "param_grads"
+
+
+class Trainer:
+    """Trains `ctx` on `views`; knows strategies only by their hooks.
+
+    Attributes:
+        end: step at which `run` returns.
+        loss: of the last step.
+        observers: called with the trainer after every step.
+        commands: run between steps, with the trainer as their argument.
+        paused, stopping: obeyed between steps.
+    """
+
+    def __init__(
+        self,
+        ctx: Context,
+        strategies: Sequence[Strategy],
+        views: Views,
+        backend: Any,
+        *,
+        deferred: Callable[[], Any] | None = None,
+        exposure: Exposure | None = None,
+        poses: Poses | None = None,
+        commands: Commands | None = None,
+    ) -> None:
+        """`deferred` makes what the backend's fused step needs; None where it has none."""
+        self.ctx = ctx
+        self.strategies = list(strategies)
+        self.views = views
+        self.backend = backend
+        self.exposure = exposure
+        self.poses = poses
+        self.commands = commands or Commands()
+        self.end = ctx.steps
+        self.loss = math.nan
+        self.observers: list[Callable[[Trainer], None]] = []
+        self.paused = False
+        self.stopping = False
+
+        ctx.on_edit = self._edited
+        for strategy in self.strategies:
+            strategy.setup(ctx)
+        asked = frozenset().union(*(s.needs for s in self.strategies))
+        self._needs = asked - {PARAM_GRADS}
+        self._deferred = None if PARAM_GRADS in asked or poses is not None else deferred
+
+    def run(self) -> None:
+        """Step until `end`, or until a command or a signal sets `stopping`."""
+        while True:
+            self.commands.drain(self)
+            if self.stopping or self.ctx.step >= self.end:
+                return
+            if self.paused:
+                time.sleep(0.02)
+                continue
+            self.step()
+            for observer in self.observers:
+                observer(self)
+
+    def pause(self) -> None:
+        self.paused = True
+
+    def resume(self) -> None:
+        self.paused = False
+
+    def stop(self) -> None:
+        self.stopping = True
+
+    def extend(self, steps: int) -> None:
+        """Go on for `steps` more; past the planned horizon the rates stay at their final values."""
+        self.end += steps
+
+    def step(self) -> None:
+        """One training step."""
+        ctx, stored = self.ctx, self.ctx.gaussians
+        fields = [ctx.main, *ctx.fields.values()]
+        view = self.views.next(ctx.step)
+        ctx.view, ctx.camera, ctx.target, ctx.mask = view.index, view.camera, view.target, view.mask
+        ctx.rates = ctx.optimizer.rates(ctx.step)
+        camera = view.camera if self.poses is None else self.poses.camera(view.position, view.camera)
+
+        for field in fields:
+            _require_grad(field, True)
+        shown = self._transformed(stored)
+        requests = [request for s in self.strategies for request in s.renders(ctx)]
+        options = RenderOptions(background=view.background, sh_degree=self.sh_degree, needs=self._needs)
+        if self._deferred is not None and shown is stored and not requests:
+            options.deferred = self._deferred()
+            for name in PARAMETERS:
+                getattr(stored, name).requires_grad_(False)
+
+        drawn = self.backend.render(shown, camera, options)
+        ctx.output = self._finished(drawn)
+        image = ctx.output.image
+        if self.exposure is not None:
+            image = self.exposure.apply(view.position, image)
+        loss = photometric(image, view.target, view.mask, ctx.config.ssim_weight)
+        ctx.further = []
+        for field, further_camera, further_options, target in requests:
+            gaussians = shown if field in (MAIN, ctx.main) else self._field(field).gaussians
+            ctx.further.append(self.backend.render(gaussians, further_camera, further_options))
+            if target is not None:
+                loss = loss + photometric(ctx.further[-1].image, target, None, ctx.config.ssim_weight)
+        for strategy in self.strategies:
+            for value in strategy.losses(ctx).values():
+                loss = loss + value
+        loss.backward()
+        self.loss = loss.item()
+        if not math.isfinite(self.loss):
+            guard.report(fields, ctx.step, ctx.step, f"the loss of view {view.camera.name!r} is {self.loss}")
+        if ctx.output is not drawn:
+            ctx.output.means2d_grad, ctx.output.means2d_absgrad = drawn.means2d_grad, drawn.means2d_absgrad
+        for strategy in self.strategies:
+            strategy.after_backward(ctx)
+        self._optimise(options.deferred, view.position)
+        for field in fields:
+            _require_grad(field, False)
+        with torch.no_grad():
+            for strategy in self.strategies:
+                strategy.after_step(ctx)
+        ctx.step += 1
+
+    @property
+    def sh_degree(self) -> int:
+        """Degree of the harmonics in use at the current step."""
+        config = self.ctx.config
+        return min(self.ctx.gaussians.sh_degree, self.ctx.step // config.sh_interval)
+
+    @torch.no_grad()
+    def baked(self) -> Gaussians:
+        """The scene as it is drawn after training: every strategy's transform applied."""
+        self.ctx.training = False
+        try:
+            return self._transformed(self.ctx.gaussians).detach()
+        finally:
+            self.ctx.training = True
+
+    def draw(self, baked: Gaussians, camera: Camera, background: Tensor) -> Tensor:
+        """[H, W, 3] the image of a `baked` scene, with the strategies' heads, not clamped; differentiable."""
+        ctx = self.ctx
+        kept = ctx.output, ctx.camera
+        ctx.training, ctx.camera = False, camera
+        try:
+            options = RenderOptions(background=background, sh_degree=self.sh_degree, needs=self._needs)
+            return self._finished(self.backend.render(baked, camera, options)).image
+        finally:
+            ctx.training, (ctx.output, ctx.camera) = True, kept
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that the next step depends on."""
+        ctx = self.ctx
+        return {
+            "step": ctx.step,
+            "main": ctx.main.state_dict(),
+            "fields": {name: field.state_dict() for name, field in ctx.fields.items()},
+            "strategies": {s.name: s.state_dict() for s in self.strategies},
+            "generator": ctx.generator.get_state(),
+            "views": self.views.state_dict(),
+            "exposure": self.exposure.state_dict() if self.exposure else None,
+            "poses": self.poses.state_dict() if self.poses else None,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        ctx = self.ctx
+        ctx.step = state["step"]
+        ctx.main.load_state_dict(state["main"])
+        for name, saved in state["fields"].items():
+            field = ctx.fields.get(name) or ctx.add_field(name)
+            field.load_state_dict(saved)
+        for strategy in self.strategies:
+            if strategy.name in state["strategies"]:
+                strategy.load_state_dict(state["strategies"][strategy.name])
+        ctx.generator.set_state(state["generator"])
+        self.views.load_state_dict(state["views"])
+        for part, name in ((self.exposure, "exposure"), (self.poses, "poses")):
+            if part is not None and state[name] is not None:
+                part.load_state_dict(state[name])
+
+    def _optimise(self, deferred: Any, position: int) -> None:
+        ctx = self.ctx
+        penalties: dict[str, float] = {}
+        for strategy in self.strategies:
+            for name, weight in strategy.penalties(ctx).items():
+                penalties[name] = penalties.get(name, 0.0) + weight
+        if deferred is not None:
+            ctx.optimizer.step_fused(deferred, ctx.rates, penalties)
+        else:
+            ctx.optimizer.step(ctx.rates, penalties)
+        for field in ctx.fields.values():
+            if any(value.grad is not None for _, value in field.optimizer.trained()):
+                field.optimizer.step(field.optimizer.rates(ctx.step), {})
+        for part in (self.exposure, self.poses):
+            if part is not None:
+                part.update(position, ctx.step)
+
+    def _transformed(self, gaussians: Gaussians) -> Gaussians:
+        for strategy in self.strategies:
+            gaussians = strategy.transform(gaussians, self.ctx)
+        return gaussians
+
+    def _finished(self, output: RenderOutput) -> RenderOutput:
+        for strategy in self.strategies:
+            output = strategy.after_render(output, self.ctx)
+        return output
+
+    def _field(self, field: str | Field) -> Field:
+        return field if isinstance(field, Field) else self.ctx.fields[field]
+
+    def _edited(self, edit: Any) -> None:
+        for strategy in self.strategies:
+            strategy.edited(edit, self.ctx)
+
+
+def _require_grad(field: Field, flag: bool) -> None:
+    """Make leaves of what the field optimises, or ordinary tensors without gradients again."""
+    for _, value in field.optimizer.trained():
+        value.grad = None
+        value.requires_grad_(flag)

@@ -1,0 +1,118 @@
+"""Which photograph comes next, at which size and over which background."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from splat.core import Camera
+from splat.data import Dataset
+from splat.training.config import Background
+
+PREFETCH = 8
+_FIXED = {"black": (0.0, 0.0, 0.0), "white": (1.0, 1.0, 1.0)}
+
+
+@dataclass
+class View:
+    """One training view.
+
+    Attributes:
+        index: of the frame in the dataset.
+        position: of the frame among the training views.
+        camera: at the size of the target.
+        target: [H, W, 3] uint8.
+        mask: [H, W] uint8 or None; 0 = ignore the pixel.
+        background: [3] colour behind the scene.
+    """
+
+    index: int
+    position: int
+    camera: Camera
+    target: Tensor
+    mask: Tensor | None
+    background: Tensor
+
+
+def fixed_background(background: Background) -> tuple[float, float, float]:
+    """The colour that scores and pictures are made on; black where training draws random ones."""
+    return _FIXED.get(background, _FIXED["black"])
+
+
+class Views:
+    """Shuffled epochs over the training views, the same for the same seed."""
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        seed: int,
+        background: Background,
+        progressive: int = 0,
+        progressive_interval: int = 1,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        self.dataset = dataset
+        self.progressive = progressive
+        self.progressive_interval = progressive_interval
+        self.device = torch.device(device)
+        self._random = background == "random"
+        self._background = torch.tensor(fixed_background(background), device=self.device)
+        self._generator = torch.Generator().manual_seed(seed)
+        self._order: list[int] = []
+        self._next = 0
+        self._cameras: dict[int, Camera] = {}
+
+    def next(self, step: int) -> View:
+        """The view of 0-based `step`; call it once a step."""
+        if self._next == len(self._order):
+            self._order = torch.randperm(len(self.dataset.train), generator=self._generator).tolist()
+            self._next = 0
+        position = self._order[self._next]
+        self._next += 1
+        train = self.dataset.train
+        self.dataset.prefetch([train[p] for p in self._order[self._next : self._next + PREFETCH]])
+
+        index = train[position]
+        if index not in self._cameras:
+            self._cameras[index] = self.dataset.camera(index).to(self.device)
+        camera, photo = self._cameras[index], self.dataset.photo(index)
+        target, mask, background = photo.image, photo.mask, self._background
+        if self._random:
+            background = torch.rand(3, generator=self._generator)
+            if photo.alpha is not None:
+                target = composite(target, photo.alpha, background)
+            background = background.to(self.device)
+        level = self.progressive - step // self.progressive_interval
+        if level > 0:
+            height, width = (max(1, size >> level) for size in target.shape[:2])
+            target, mask = reduced(target, mask, height, width)
+            camera = camera.resized(width, height)
+        target = target.to(self.device)
+        return View(index, position, camera, target, mask, background)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"generator": self._generator.get_state(), "order": self._order, "next": self._next}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self._generator.set_state(state["generator"])
+        self._order, self._next = list(state["order"]), state["next"]
+
+
+def composite(image: Tensor, alpha: Tensor, background: Tensor) -> Tensor:
+    """[H, W, 3] uint8 photograph with straight `alpha` [H, W] uint8 over `background` [3]."""
+    a = alpha[..., None].float() / 255
+    return (image * a + 255 * background * (1 - a)).round().to(torch.uint8)
+
+
+def reduced(image: Tensor, mask: Tensor | None, height: int, width: int) -> tuple[Tensor, Tensor | None]:
+    """Area averages at a smaller size; a pixel is kept by the mask only if all of it was."""
+    planes = image.permute(2, 0, 1).float()
+    small = functional.adaptive_avg_pool2d(planes, (height, width)).round().to(torch.uint8)
+    if mask is not None:
+        kept = functional.adaptive_avg_pool2d((mask != 0).float()[None], (height, width))[0]
+        mask = (kept == 1).to(torch.uint8) * 255
+    return small.permute(1, 2, 0).contiguous(), mask
