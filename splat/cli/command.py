@@ -21,22 +21,25 @@ class Common:
     """Show the traceback of an error."""
 
 
-def parse(args_type: type[Args], command: str, argv: list[str]) -> Args:
+def parse(args_type: type[Args], command: str, argv: list[str], *, pairs: bool = False) -> Args:
     """The command line as an instance of the dataclass `args_type`; its docstring opens the help.
 
+    With `pairs` every flag has its --no- twin (settings that a preset may have switched on).
     Leaves with SystemExit(2) after saying what is wrong with the command line.
     """
     import tyro
+
+    # Values that no flag can express do not clutter the help.
+    marks: tuple[Any, ...] = (tyro.conf.SuppressFixed,)
+    if not pairs:
+        marks = (*marks, tyro.conf.FlagCreatePairsOff)
 
     return tyro.cli(
         args_type,
         prog=f"splat {command}",
         description=inspect.cleandoc(args_type.__doc__ or ""),
         args=argv,
-        config=(
-            tyro.conf.SuppressFixed,  # values that no flag can express do not clutter the help
-            tyro.conf.FlagCreatePairsOff,  # --eval, but no --no-eval beside it
-        ),
+        config=marks,
     )
 
 

@@ -1,0 +1,138 @@
+"""`splat train`: preset, file and flags to one configuration, and the run itself."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from splat.cli.command import Common, parse
+
+if TYPE_CHECKING:
+    from splat.training.config import TrainConfig
+
+DESCRIPTION = """Train a scene from a dataset of posed photographs.
+
+DATA is a folder with a COLMAP model (sparse/0 beside images/, binary or text), a transforms.json
+(nerfstudio, instant-ngp) or Blender's transforms_train.json; `splat check DATA` tells whether it is sound.
+What the run writes goes to runs/SCENE/PRESET-TIME, or to exactly --out: config.yaml, log.txt,
+metrics.jsonl, ckpts/, stats/, renders/, tb/ and, at the end, exports/point_cloud.ply.
+
+A setting comes from the flags, else from --config, else from --preset; the defaults below are those of the
+preset and file that are named on this command line. --print-config shows the outcome.
+
+Ctrl-C saves the state and exits with 130; --resume RUN goes on from there, with a larger --steps also past
+the end of a finished run.
+
+Examples:
+  splat train ~/photos/garden                            30,000 steps
+  splat train ~/photos/garden --preset cpu --eval        minutes on a laptop, scored on held-out views
+  splat train ~/photos/garden --preset mcmc --steps 7000 --downscale 4 --max-gaussians 500000
+  splat train ~/photos/garden --strategies mcmc --mcmc.opacity-penalty 0.02 --rates.sh0 0.005
+  splat train --resume runs/garden/cpu-20260131-101500 --steps 10000
+
+Presets: {presets}."""
+
+
+def main(argv: list[str]) -> int:
+    from splat.strategies import registry
+    from splat.training import config as configuration
+
+    known = registry.available()
+    base = _base(argv)
+    args_type = _args_type(base, known)
+    args_type.__doc__ = DESCRIPTION.format(presets=", ".join(configuration.preset_names()))
+    args: Any = parse(args_type, "train", argv, pairs=True)
+    config = _config(args, base, known)
+    if args.print_config:
+        print(configuration.to_yaml(config), end="")
+        return 0
+    return _train(args, config)
+
+
+def _train(args: Any, config: TrainConfig) -> int:
+    from splat.core import UsageError
+    from splat.strategies import registry
+    from splat.training.run import train
+
+    if args.resume is None and args.data is None:
+        raise UsageError(
+            "no dataset: name a folder (splat train DATA), or a run to go on with (--resume RUN)"
+        )
+    strategies = registry.build(config.strategies, config.options)
+    train(config, args.data, args.out, strategies=strategies, resume=args.resume)
+    return 0
+
+
+def _base(argv: list[str]) -> TrainConfig:
+    """What preset, file and resumed run say, before any flag: the defaults of the flags."""
+    from splat.core import UsageError
+    from splat.training import config as configuration
+    from splat.training.runfolder import RunFolder
+
+    early = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    for flag in ("--preset", "--config", "--resume"):
+        early.add_argument(flag, nargs="?")  # the real parser complains about a missing value
+    named = early.parse_known_args(argv)[0]
+    base = None
+    if named.resume is not None:
+        if named.preset is not None:
+            raise UsageError("--resume goes on with the settings of the run: leave --preset out")
+        base = RunFolder.open(Path(named.resume)).read_config()
+    if named.preset is not None:
+        base = configuration.load_preset(named.preset)
+    if named.config is not None:
+        base = configuration.load_file(Path(named.config), base)
+    return configuration.load_preset("default") if base is None else base
+
+
+def _args_type(base: TrainConfig, known: dict[str, Any]) -> type:
+    """The flags as a dataclass: those of the command, the settings, one group a strategy."""
+    import tyro
+
+    def flag(kind: Any, text: str, *marks: Any) -> Any:
+        return Annotated[(kind, tyro.conf.arg(help=text), *marks)]
+
+    data = "The dataset; not needed with --resume."
+    fields: list[Any] = [
+        ("data", flag(Path | None, data, tyro.conf.Positional), None),
+        ("config", flag(Path | None, "A YAML file of settings, such as a run's config.yaml."), None),
+        (
+            "out",
+            flag(Path | None, "The run's folder, new or empty; by default runs/SCENE/PRESET-TIME."),
+            None,
+        ),
+        ("resume", flag(Path | None, "A run's folder: go on where it stopped."), None),
+        ("print_config", flag(bool, "Print every setting as YAML, and do nothing."), False),
+        ("settings", Annotated[type(base), tyro.conf.arg(name="")], base),
+    ]
+    for name, strategy in known.items():
+        text = f"Options of the strategy {name!r}."
+        fields.append((name, flag(strategy.config_type, text), _options(name, strategy, base)))
+    return dataclasses.make_dataclass("Train", fields, bases=(Common,))
+
+
+def _options(name: str, strategy: Any, base: TrainConfig) -> Any:
+    """The strategy's own settings as preset and file have them."""
+    from splat.training import schema
+
+    return schema.apply(strategy.config_type(), base.options.get(name), f"options of {name}")
+
+
+def _config(args: Any, base: TrainConfig, known: dict[str, Any]) -> TrainConfig:
+    """The settings with the options of the chosen strategies in full."""
+    from splat.core import UsageError
+    from splat.training import schema
+
+    settings = args.settings
+    options = {}
+    for name, strategy in known.items():
+        if name in settings.strategies:
+            options[name] = schema.to_mapping(getattr(args, name))
+        elif getattr(args, name) != _options(name, strategy, base):
+            names = " ".join(settings.strategies)
+            raise UsageError(
+                f"--{name}.* is given, but the strategies are {names}: add {name} to --strategies"
+            )
+    return dataclasses.replace(settings, options={**base.options, **options})
