@@ -15,15 +15,6 @@ from torch import Tensor
 from splat.core import Camera, DataError
 from splat.core.rotations import matrix_to_quat, quat_to_matrix
 
-FORMAT = """A camera path is a JSON file:
-  {"width": 960, "height": 540, "fps": 30, "loop": false, "up": [0, -1, 0],
-   "keyframes": [
-     {"time": 0, "position": [0, -1, -4], "look_at": [0, 0, 0], "fov": 50},
-     {"time": 2, "position": [3, -1, -2], "quaternion": [1, 0, 0, 0]}]}
-Times are seconds, fov is the vertical field of view in degrees (50 unless given). A keyframe says where
-the camera looks by look_at (a point; "up" is then the direction that stays up), by quaternion (camera to
-world, wxyz) or by a 4x4 camera_to_world in place of position. Cameras look along +z, +y is down."""
-
 
 @dataclass(frozen=True)
 class CameraPath:
@@ -108,14 +99,10 @@ def _hermite(times: Tensor, values: Tensor, time: float, loop: bool) -> Tensor:
     )
 
 
-def look_at(position: Tensor, target: Tensor, up: Tensor) -> Tensor:
-    """[3, 3] axes of a camera at `position` that looks at `target`, columns right, down, forward."""
-    forward = torch.nn.functional.normalize(target - position, dim=0)
-    right = torch.linalg.cross(forward, up)
-    if float(right.norm()) < 1e-9:  # straight up or down: any right will do
-        right = torch.linalg.cross(forward, torch.roll(up, 1))
-    right = torch.nn.functional.normalize(right, dim=0)
-    return torch.stack([right, torch.linalg.cross(forward, right), forward], 1)
+def _looking(position: Tensor, target: Tensor, up: Tensor) -> Tensor:
+    """[3, 3] axes of a camera at `position` that looks at `target`: columns right, down, forward."""
+    camera = Camera.look_at(position, target, up, width=1, height=1, field_of_view=1.0)
+    return camera.world_to_camera[:3, :3].T
 
 
 def read_path(file: Path) -> CameraPath:
@@ -193,7 +180,7 @@ def _placed(frame: dict[str, Any], up: Tensor, where: str) -> tuple[Tensor, Tens
         return position, quat_to_matrix(quat)
     if "look_at" not in frame:
         raise ValueError(f"{where}: one of look_at, quaternion and camera_to_world is needed")
-    return position, look_at(position, _vector(frame["look_at"], 3, f"{where}: look_at"), up)
+    return position, _looking(position, _vector(frame["look_at"], 3, f"{where}: look_at"), up)
 
 
 def _vector(value: Any, length: int, what: str) -> Tensor:
@@ -224,7 +211,7 @@ def orbit(cameras: list[Camera], count: int) -> list[Camera]:
         like = cameras[0]
         out.append(
             _camera(
-                look_at(position, centre, up),
+                _looking(position, centre, up),
                 position,
                 like.width,
                 like.height,
@@ -246,7 +233,7 @@ def around(means: Tensor, width: int, height: int) -> list[Camera]:
     out = []
     for i, (x, z) in enumerate(((0, -1), (1, 0), (0, 1), (-1, 0))):
         position = centre + distance * torch.tensor([x, -0.35, z], dtype=torch.float64)
-        out.append(_camera(look_at(position, centre, up), position, width, height, focal, f"{i:05d}"))
+        out.append(_camera(_looking(position, centre, up), position, width, height, focal, f"{i:05d}"))
     return out
 
 
