@@ -1,0 +1,68 @@
+"""`splat export`: a trained scene in another format."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from splat.cli.command import Common, parse, size
+
+
+@dataclass
+class Export(Common):
+    """Write a scene in the format of the extension: .ply (INRIA's layout, which every viewer opens).
+
+    RUN_OR_FILE is a run's folder (its last state), one of its checkpoints, or a scene file to convert.
+    The scene keeps the dataset's frame and units; where it lies too far from the origin for float32, it
+    is written in local coordinates and the offset is noted in the file.
+
+    Examples:
+      splat export runs/garden/cpu-20260131-101500 garden.ply
+      splat export runs/garden/cpu-20260131-101500/ckpts/step_7000.pt garden-7000.ply
+      splat export scan.splat scan.ply
+    """
+
+    scene: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN_OR_FILE")]
+    """A run's folder, a checkpoint or a scene file."""
+    out: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="OUT.EXT")]
+    """The file to write; an existing one is replaced once the new one is whole."""
+    data: Path | None = None
+    """Where the dataset of the run lies now, if it was moved."""
+
+
+def main(argv: list[str]) -> int:
+    args = parse(Export, "export", argv)
+    from splat import codecs
+    from splat.cli.scene import load
+    from splat.core import UsageError
+
+    known = codecs.extensions()
+    if args.out.suffix.lower() not in known:
+        raise UsageError(
+            f"{args.out}: no format has the extension {args.out.suffix!r}; known: {', '.join(known)}"
+        )
+    loaded = load(args.scene, "cpu", args.data)
+    if loaded.session is not None:
+        from splat.training.export import exported
+
+        gaussians, metadata = exported(loaded.session)
+    else:
+        gaussians, metadata = replace(loaded.gaussians, extras={}), loaded.metadata
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    temporary = args.out.with_name(f".{args.out.stem}.{os.getpid()}{args.out.suffix}")
+    try:
+        codecs.encode(gaussians, temporary, metadata)
+        os.replace(temporary, args.out)
+    finally:
+        temporary.unlink(missing_ok=True)
+    if "offset" in metadata:
+        x, y, z = metadata["offset"]
+        print(
+            f"the scene is far from the origin: written in local coordinates, add ({x}, {y}, {z}) to the means"
+        )
+    print(f"{len(gaussians):,} Gaussians, {size(args.out.stat().st_size)}: {args.out}")
+    return 0
