@@ -25,7 +25,7 @@ class Check(Common):
       splat check ~/photos/garden --json
     """
 
-    data: Annotated[Path, tyro.conf.Positional]
+    data: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="DATA")]
     """The dataset."""
     json: bool = False
     """Print one JSON document."""

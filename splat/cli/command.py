@@ -7,13 +7,24 @@ import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
+
+import tyro
 
 Args = TypeVar("Args")
 Device = Literal["auto", "cpu", "cuda"]
 
+# Options that are absent unless given: the help shows neither "None" nor a default.
+OptionalPath = Annotated[Path | None, tyro.conf.arg(metavar="PATH", help_behavior_hint="")]
+OptionalInt = Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="")]
+OptionalFloat = Annotated[float | None, tyro.conf.arg(metavar="FLOAT", help_behavior_hint="")]
+OptionalSize = Annotated[tuple[int, int] | None, tyro.conf.arg(metavar="W H", help_behavior_hint="")]
+OptionalColour = Annotated[
+    tuple[float, float, float] | None, tyro.conf.arg(metavar="R G B", help_behavior_hint="")
+]
 
-@dataclass
+
+@dataclass(kw_only=True)
 class Common:
     """Options of every command."""
 
@@ -27,8 +38,6 @@ def parse(args_type: type[Args], command: str, argv: list[str], *, pairs: bool =
     With `pairs` every flag has its --no- twin (settings that a preset may have switched on).
     Leaves with SystemExit(2) after saying what is wrong with the command line.
     """
-    import tyro
-
     # Values that no flag can express do not clutter the help.
     marks: tuple[Any, ...] = (tyro.conf.SuppressFixed,)
     if not pairs:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
-from splat.cli.command import Common, Device, parse
+from splat.cli.command import Common, Device, OptionalColour, OptionalFloat, OptionalPath, parse
 
 if TYPE_CHECKING:
     from splat.cli.scene import Loaded
@@ -32,13 +32,13 @@ class Eval(Common):
 
     scene: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN_OR_FILE")]
     """A run's folder, a checkpoint or a scene file."""
-    data: Path | None = None
+    data: OptionalPath = None
     """The dataset; for a run only where it was moved."""
     views: Literal["test", "train", "all"] = "test"
     """Which photographs to score on."""
-    downscale: float | None = None
+    downscale: OptionalFloat = None
     """Score on photographs this many times smaller; by default as the run was trained, or 1."""
-    background: tuple[float, float, float] | None = None
+    background: OptionalColour = None
     """Colour behind the scene and transparent photographs, red green blue in 0..1; by default the run's,
     or black."""
     device: Device = "auto"
@@ -68,12 +68,11 @@ def score(loaded: Loaded, args: Eval) -> Evaluation:
     from splat.cli.scene import choose
     from splat.training.evaluate import evaluate
 
-    session = loaded.session
-    dataset = loaded.dataset(args.data if session is None else None, args.downscale)
+    dataset = loaded.dataset(args.downscale, args.background)
     views = choose(dataset, args.views, args.scene)
-    as_trained = session is not None and dataset is session.dataset and args.background is None
-    if as_trained and args.views == "test":
-        return session.score(0.0)  # type: ignore[union-attr]
+    session = loaded.session
+    if session is not None and dataset is session.dataset and args.views == "test":
+        return session.score(0.0)
     background = args.background or loaded.background
     return evaluate(
         lambda camera: loaded.draw(loaded.local(camera, dataset.offset), background),

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import tyro
 
-from splat.cli.command import Common, parse, size
+from splat.cli.command import Common, OptionalPath, parse, size
 
 
 @dataclass
@@ -30,7 +30,7 @@ class Export(Common):
     """A run's folder, a checkpoint or a scene file."""
     out: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="OUT.EXT")]
     """The file to write; an existing one is replaced once the new one is whole."""
-    data: Path | None = None
+    data: OptionalPath = None
     """Where the dataset of the run lies now, if it was moved."""
 
 
@@ -61,8 +61,6 @@ def main(argv: list[str]) -> int:
         temporary.unlink(missing_ok=True)
     if "offset" in metadata:
         x, y, z = metadata["offset"]
-        print(
-            f"the scene is far from the origin: written in local coordinates, add ({x}, {y}, {z}) to the means"
-        )
+        print(f"far from the origin: written in local coordinates, add ({x}, {y}, {z}) to the means")
     print(f"{len(gaussians):,} Gaussians, {size(args.out.stat().st_size)}: {args.out}")
     return 0

@@ -11,7 +11,16 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
-from splat.cli.command import Common, Device, parse
+from splat.cli.command import (
+    Common,
+    Device,
+    OptionalColour,
+    OptionalFloat,
+    OptionalInt,
+    OptionalPath,
+    OptionalSize,
+    parse,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -43,6 +52,7 @@ class Render(Common):
        "keyframes": [
          {"time": 0, "position": [0, -1, -4], "look_at": [0, 0, 0], "fov": 50},
          {"time": 2, "position": [3, -1, -2], "quaternion": [1, 0, 0, 0]}]}
+
     Times are seconds; fov is the vertical field of view in degrees, 50 unless given. A keyframe says where
     the camera looks by look_at (a point; "up" is the direction that stays up), by quaternion (camera to
     world, wxyz), or by a 4x4 camera_to_world in place of position. Cameras look along +z, and +y is down.
@@ -50,23 +60,23 @@ class Render(Common):
 
     scene: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN_OR_FILE")]
     """A run's folder, a checkpoint or a scene file."""
-    out: Path | None = None
+    out: OptionalPath = None
     """A folder for PNGs, or a video NAME.mp4."""
-    data: Path | None = None
-    """A dataset whose cameras to use, where it is not the run's own."""
+    data: OptionalPath = None
+    """The dataset whose cameras to use; for a run only where its own was moved."""
     cameras: Literal["all", "train", "test"] = "all"
     """Which of the dataset's cameras."""
-    path: Path | None = None
+    path: OptionalPath = None
     """A camera path, see above."""
-    orbit: int | None = None
+    orbit: OptionalInt = None
     """Number of frames of one turn around the scene."""
-    downscale: float | None = None
+    downscale: OptionalFloat = None
     """Render the dataset's cameras this many times smaller; by default as the run was trained."""
-    size: tuple[int, int] | None = None
+    size: OptionalSize = None
     """Width and height of what is rendered, pixels; by default those of the cameras."""
-    fps: float | None = None
+    fps: OptionalFloat = None
     """Frames a second of a video; by default the camera path's, or 30."""
-    background: tuple[float, float, float] | None = None
+    background: OptionalColour = None
     """Colour behind the scene, red green blue in 0..1; by default the run's, or black."""
     device: Device = "auto"
     """Where to render."""
@@ -87,7 +97,7 @@ def main(argv: list[str]) -> int:
         raise UsageError(f"--size {args.size[0]} {args.size[1]}: give a positive width and height")
     if args.out is not None and args.out.suffix.lower() in OTHER_FILES:
         raise UsageError(f"{args.out}: give a folder for PNGs, or a video NAME.mp4")
-    loaded = load(args.scene, args.device)
+    loaded = load(args.scene, args.device, args.data)
     cameras, fps = _cameras(args, loaded)
     if args.size is not None:
         cameras = [camera.resized(*args.size) for camera in cameras]
@@ -115,10 +125,12 @@ def _cameras(args: Render, loaded: Loaded) -> tuple[list[Camera], float]:
         return [loaded.local(camera) for camera in path.frames()], fps
     fps = args.fps or 30.0
     if args.orbit is not None:
-        known = loaded.cameras(args.data, "all", args.downscale) if args.data or loaded.data else None
-        seen = known or paths.around(loaded.gaussians.means.cpu(), *(args.size or (960, 540)))
+        if loaded.session is not None or args.data is not None:
+            seen = loaded.cameras("all", args.downscale)
+        else:
+            seen = paths.around(loaded.gaussians.means.cpu(), *(args.size or (960, 540)))
         return paths.orbit(seen, args.orbit), fps
-    return loaded.cameras(args.data, args.cameras, args.downscale), fps
+    return loaded.cameras(args.cameras, args.downscale), fps
 
 
 def _draw(

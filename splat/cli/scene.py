@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -15,7 +14,6 @@ from splat.core import Camera, DataError, Gaussians, UsageError
 
 if TYPE_CHECKING:
     from splat.data import Dataset
-    from splat.training.config import TrainConfig
     from splat.training.session import Session
 
 Views = Literal["all", "train", "test"]
@@ -32,6 +30,7 @@ class Loaded:
         gaussians: as drawn: every strategy's transform is baked in.
         metadata: what the file, or the strategies of the run, say of the scene.
         offset: [3] float64, world units; the scene's own coordinates are the dataset's minus this.
+        data: the dataset that the user named, or None.
         run: the run's folder, or None for a file.
         session: the run in memory, or None for a file.
     """
@@ -40,6 +39,7 @@ class Loaded:
     gaussians: Gaussians
     metadata: dict[str, Any]
     offset: Tensor
+    data: Path | None = None
     run: Path | None = None
     session: Session | None = None
 
@@ -68,28 +68,24 @@ class Loaded:
         pose[:3, 3] += pose[:3, :3] @ shift
         return camera.with_pose(pose.to(camera.world_to_camera.dtype))
 
-    def dataset(
-        self, data: Path | None = None, downscale: float | None = None, holdout: bool = True
-    ) -> Dataset:
-        """The dataset at `data`, by default the run's own, as the run was trained unless given otherwise."""
+    def dataset(self, downscale: float | None = None, background: Colour | None = None) -> Dataset:
+        """The run's dataset, or that of --data; as the run was trained unless given otherwise."""
         from splat.data import Dataset, read_scene
 
-        if self.session is None and data is None:
+        if self.session is not None:
+            config, own = self.session.config, self.session.dataset
+            if downscale in (None, config.downscale) and background in (None, self.background):
+                return own
+            downscale, scene, holdout = downscale or config.downscale, own.scene, config.eval
+        elif self.data is not None:
+            scene, holdout = read_scene(self.data), True
+        else:
             raise UsageError(f"{self.path}: a scene file names no dataset; give one with --data DATA")
-        config: TrainConfig | None = None if self.session is None else self.session.config
-        own = self.session.dataset if self.session is not None and data is None else None
-        if own is not None and (downscale is None or downscale == config.downscale):  # type: ignore[union-attr]
-            return own
-        return Dataset(
-            own.scene if own is not None else read_scene(data),  # type: ignore[arg-type]
-            downscale=downscale or (config.downscale if config is not None else 1.0),
-            holdout=holdout if config is None else config.eval,
-            background=self.background,
-        )
+        return Dataset(scene, downscale or 1.0, holdout, background=background or self.background)
 
-    def cameras(self, data: Path | None, which: Views, downscale: float | None) -> list[Camera]:
-        """Cameras of a dataset (None: the run's own), in the scene's own coordinates."""
-        dataset = self.dataset(data, downscale)
+    def cameras(self, which: Views, downscale: float | None = None) -> list[Camera]:
+        """Cameras of the dataset, in the scene's own coordinates."""
+        dataset = self.dataset(downscale)
         return [self.local(dataset.camera(i), dataset.offset) for i in choose(dataset, which, self.path)]
 
     def place(self, kind: str) -> Path:
@@ -110,7 +106,7 @@ def load(path: Path, device: str = "auto", data: Path | None = None) -> Loaded:
     """Read RUN_OR_FILE: a run's folder, one of its checkpoints, or a scene file.
 
     Args:
-        data: where the dataset of a run lies now, if it was moved.
+        data: the dataset to go with a file; for a run, where its own lies now if it was moved.
 
     Raises:
         DataError: there is nothing of the kind, or it is damaged.
@@ -130,16 +126,16 @@ def load(path: Path, device: str = "auto", data: Path | None = None) -> Loaded:
         return _run(path, folder, state, device, data)
     if path.suffix == ".pt":
         return _run(path, RunFolder.open(path.resolve().parent.parent), checkpoint.load(path), device, data)
-    return _file(path, device)
+    return _file(path, device, data)
 
 
-def _file(path: Path, device: str) -> Loaded:
+def _file(path: Path, device: str, data: Path | None) -> Loaded:
     from splat import codecs
     from splat.training.session import choose_device
 
     gaussians, metadata = codecs.decode(path)
     offset = torch.tensor(metadata.get("offset", (0.0, 0.0, 0.0)), dtype=torch.float64)
-    return Loaded(path, gaussians.to(choose_device(device)), metadata, offset)
+    return Loaded(path, gaussians.to(choose_device(device)), metadata, offset, data)
 
 
 def _run(path: Path, folder: Any, state: dict[str, Any], device: str, data: Path | None) -> Loaded:
@@ -155,10 +151,7 @@ def _run(path: Path, folder: Any, state: dict[str, Any], device: str, data: Path
         if data is not None or path.suffix == ".pt" or not exported.exists():
             raise
         print(f"splat: warning: {error}; {exported} is used", file=sys.stderr)
-        return replace(_file(exported, device), path=path, run=path)
+        return replace(_file(exported, device, data), path=path, run=path)
     session = assemble(config, dataset, strategies, state=state)
     baked = session.trainer.baked()
-    return Loaded(path, baked, {"step": state["step"]}, dataset.offset, folder.path, session)
-
-
-Draw = Callable[[Camera], Tensor]
+    return Loaded(path, baked, {"step": state["step"]}, dataset.offset, data, folder.path, session)
