@@ -73,7 +73,7 @@ def check_finite(gaussians: Gaussians, where: str) -> None:
     Args:
         where: what the values are about, to begin the message: a path or a step.
     """
-    bad = {name: ~torch.isfinite(t).flatten(1).all(1) for name, t in _rows(gaussians).items()}
+    bad = {name: ~torch.isfinite(rows).all(1) for name, rows in _rows(gaussians).items()}
     counts = {name: int(mask.sum()) for name, mask in bad.items() if mask.any()}
     if not counts:
         return
@@ -85,6 +85,11 @@ def check_finite(gaussians: Gaussians, where: str) -> None:
         f"{where}: {total} of {len(gaussians)} Gaussians have values that are NaN or infinite, "
         f"in {culprits}; the first is Gaussian {first}\n{describe(gaussians, first)}"
     )
+
+
+def finite(gaussians: Gaussians) -> Tensor:
+    """[N] bool: which Gaussians have no NaN or infinite value."""
+    return torch.stack([torch.isfinite(rows).all(1) for rows in _rows(gaussians).values()]).all(0)
 
 
 def describe(gaussians: Gaussians, index: int) -> str:
@@ -99,4 +104,7 @@ def describe(gaussians: Gaussians, index: int) -> str:
 
 def _rows(gaussians: Gaussians) -> dict[str, Tensor]:
     """Every tensor as [N, values]."""
-    return {name: t.detach().reshape(len(gaussians), -1) for name, t in gaussians.named_tensors()}
+    return {
+        name: t.detach().flatten(1) if t.ndim > 1 else t.detach()[:, None]
+        for name, t in gaussians.named_tensors()
+    }
