@@ -2,6 +2,6 @@
 
 from splat.codecs.format import Decoded, Format
 from splat.codecs.inspection import inspect
-from splat.codecs.registry import decode, encode, formats
+from splat.codecs.registry import decode, encode, extensions, formats
 
-__all__ = ["Decoded", "Format", "decode", "encode", "formats", "inspect"]
+__all__ = ["Decoded", "Format", "decode", "encode", "extensions", "formats", "inspect"]

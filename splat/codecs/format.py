@@ -27,8 +27,8 @@ class Decoded:
 
     Attributes:
         gaussians: float32, on the CPU.
-        metadata: `version` (str), `comments` (list of lines), `offset` (None, or [x, y, z] to add to the
-            centres for the world frame).
+        metadata: `version` (str), `comments` (list of lines), and, where the file states one, `offset`
+            ([x, y, z] to add to the centres for the world frame).
         notes: one line for each thing that the user may want to know: what was ignored or replaced.
     """
 

@@ -44,7 +44,7 @@ def inspect(path: str | Path) -> dict[str, Any]:
         "count": len(gaussians),
         "sh_degree": gaussians.sh_degree,
         "antialiased": gaussians.antialiased,
-        "offset": found.metadata["offset"],
+        "offset": found.metadata.get("offset"),
         "comments": found.metadata["comments"],
         "notes": found.notes,
         "bounds": None

@@ -17,12 +17,18 @@ def formats() -> tuple[Format, ...]:
     return _FORMATS
 
 
+def extensions() -> tuple[str, ...]:
+    """The extensions of the formats that can be written."""
+    return tuple(extension for form in _FORMATS if form.write is not None for extension in form.extensions)
+
+
 def decode(path: str | Path) -> tuple[Gaussians, Metadata]:
     """Reads a scene: float32 on the CPU, every value finite.
 
     Returns:
-        The Gaussians and the metadata: `format`, `version`, `comments`, `offset` ([x, y, z] floats to add to
-        the centres for the world frame, or None) and `notes`, one line for each thing ignored or replaced.
+        The Gaussians and the metadata: `format`, `version`, `comments` (lines), `notes` (one line for each
+        thing ignored or replaced) and, where the file states one, `offset` ([x, y, z] floats to add to the
+        centres for the world frame).
 
     Raises:
         DataError: the file is missing, of no known format, damaged, or has NaN or infinite values.
@@ -37,8 +43,8 @@ def encode(gaussians: Gaussians, path: str | Path, metadata: Metadata | None = N
     """Writes a scene; `path` is either the old file or the whole new one, whatever happens.
 
     Args:
-        metadata: `comments` (list of lines) and `offset` ([x, y, z] floats, see core.world.place), both
-            optional; other entries are ignored.
+        metadata: `generator` (str), `comments` (lines) and `offset` ([x, y, z] floats, see
+            core.world.place), each optional; other entries are ignored. What `decode` gave may be passed on.
 
     Returns:
         Notes, one line each: what the format does not hold, and what looks like a mistake.
@@ -48,13 +54,10 @@ def encode(gaussians: Gaussians, path: str | Path, metadata: Metadata | None = N
         DataError: a value is NaN or infinite (the message names the Gaussian), or the disk refuses.
     """
     path = Path(path)
-    writable = [form for form in _FORMATS if form.write is not None]
-    form = next((form for form in writable if _has_extension(path, form)), None)
+    form = next((form for form in _FORMATS if form.write is not None and _has_extension(path, form)), None)
     if form is None or form.write is None:
-        known = ", ".join(form.extensions[0] for form in writable)
-        raise UsageError(
-            f"{path}: no format for {path.suffix or 'a name without extension'}; choose from {known}"
-        )
+        what = path.suffix or "a name without extension"
+        raise UsageError(f"{path}: no format to write for {what}; choose from {', '.join(extensions())}")
     gaussians.validate()
     check_finite(gaussians, f"{path} was not written")
     return form.write(gaussians.detach(), path, metadata or {}) + suspicions(gaussians.detach())

@@ -46,7 +46,7 @@ def read(path: Path) -> Decoded:
         sh=sh.from_rgb(color)[:, None],
     )
     notes = ["a .splat has colours without view dependence, and no antialiasing flag: taken as classic"]
-    return Decoded(gaussians, {"version": "1", "comments": [], "offset": None}, notes)
+    return Decoded(gaussians, {"version": "1", "comments": []}, notes)
 
 
 FORMAT = Format(".splat", (".splat",), None, read)

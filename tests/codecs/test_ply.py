@@ -46,8 +46,7 @@ def test_round_trip_is_exact(tmp_path: Path, degree: int, antialiased: bool) -> 
     scene = small(degree, antialiased=antialiased)
     back, metadata = decode(written(tmp_path, scene))
     assert_same(back, scene)
-    assert (metadata["format"], metadata["version"], metadata["offset"]) == ("PLY", "1.0", None)
-    assert metadata["notes"] == []
+    assert metadata == {"format": "PLY", "version": "1.0", "comments": metadata["comments"], "notes": []}
     ply = next(form for form in formats() if form.name == "PLY")
     assert set(ply.max_error(scene).values()) == {0.0}
 
@@ -78,6 +77,10 @@ def test_comments_carry_the_mode_and_the_offset(tmp_path: Path) -> None:
     assert scene.antialiased
     assert metadata["offset"] == offset  # to the last bit
     assert metadata["comments"][0] == "made by a test"
+    # Passed on with the scene, nothing is said twice.
+    again = tmp_path / "again.ply"
+    encode(scene, again, metadata)
+    assert again.read_bytes() == path.read_bytes()
 
 
 def test_reading_goes_by_the_header(tmp_path: Path) -> None:
@@ -154,9 +157,9 @@ def test_nothing_is_written_where_a_value_is_not_finite(tmp_path: Path) -> None:
 
 def test_what_encode_refuses_and_says(tmp_path: Path) -> None:
     scene = small()
-    with pytest.raises(UsageError, match=r"no format for \.xyz; choose from \.ply"):
+    with pytest.raises(UsageError, match=r"no format to write for \.xyz; choose from \.ply"):
         encode(scene, tmp_path / "scene.xyz")
-    with pytest.raises(UsageError, match=r"no format for \.splat; choose from \.ply"):
+    with pytest.raises(UsageError, match=r"no format to write for \.splat; choose from \.ply"):
         encode(scene, tmp_path / "scene.splat")
     with pytest.raises(DataError, match="cannot be written"):
         encode(scene, tmp_path / "missing" / "scene.ply")
