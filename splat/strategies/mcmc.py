@@ -99,7 +99,7 @@ def sample(weights: Tensor, count: int, generator: torch.Generator) -> Tensor:
     """[count] int64 indices drawn with replacement in proportion to [N] weights; any N."""
     cumulative = weights.double().cumsum(0)
     drawn = torch.rand(count, dtype=torch.float64, generator=generator, device=weights.device)
-    # A draw lies below the total, so that the first sum above it belongs to a positive weight.
+    # The first sum above the draw belongs to a positive weight; a draw may round up to the total itself.
     return torch.searchsorted(cumulative, drawn * cumulative[-1], right=True).clamp_(max=weights.numel() - 1)
 
 
