@@ -28,7 +28,7 @@ OptionalColour = Annotated[
 class Common:
     """Options of every command."""
 
-    debug: bool = False
+    debug: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Show the traceback of an error."""
 
 

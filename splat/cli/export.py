@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import os
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -40,26 +39,20 @@ def main(argv: list[str]) -> int:
     from splat.cli.scene import load
     from splat.core import UsageError
 
-    known = codecs.extensions()
-    if args.out.suffix.lower() not in known:
-        raise UsageError(
-            f"{args.out}: no format has the extension {args.out.suffix!r}; known: {', '.join(known)}"
-        )
+    known = [form.extensions[0] for form in codecs.formats() if form.write is not None]
+    if not args.out.name.lower().endswith(tuple(known)):
+        raise UsageError(f"{args.out}: no format has this extension; known: {', '.join(known)}")
     loaded = load(args.scene, "cpu", args.data)
     if loaded.session is not None:
         from splat.training.export import exported
 
         gaussians, metadata = exported(loaded.session)
     else:
-        gaussians, metadata = replace(loaded.gaussians, extras={}), loaded.metadata
+        gaussians, metadata = loaded.gaussians, loaded.metadata
     args.out.parent.mkdir(parents=True, exist_ok=True)
-    temporary = args.out.with_name(f".{args.out.stem}.{os.getpid()}{args.out.suffix}")
-    try:
-        codecs.encode(gaussians, temporary, metadata)
-        os.replace(temporary, args.out)
-    finally:
-        temporary.unlink(missing_ok=True)
-    if "offset" in metadata:
+    for note in codecs.encode(gaussians, args.out, metadata):
+        print(f"note: {note}")
+    if metadata.get("offset") is not None:
         x, y, z = metadata["offset"]
         print(f"far from the origin: written in local coordinates, add ({x}, {y}, {z}) to the means")
     print(f"{len(gaussians):,} Gaussians, {size(args.out.stat().st_size)}: {args.out}")

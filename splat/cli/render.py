@@ -102,7 +102,7 @@ def main(argv: list[str]) -> int:
     if args.size is not None:
         cameras = [camera.resized(*args.size) for camera in cameras]
     out = args.out or loaded.place("renders") / _kind(args)
-    images = _draw(loaded, cameras, args.background)
+    images = draw(loaded, cameras, args.background)
     if out.suffix.lower() in VIDEO:
         write_video(out, images, fps)
     else:
@@ -133,7 +133,7 @@ def _cameras(args: Render, loaded: Loaded) -> tuple[list[Camera], float]:
     return loaded.cameras(args.cameras, args.downscale), fps
 
 
-def _draw(
+def draw(
     loaded: Loaded, cameras: list[Camera], background: tuple[float, float, float] | None
 ) -> Iterator[Tensor]:
     """[H, W, 3] uint8 images on the CPU, one after the other."""

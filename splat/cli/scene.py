@@ -134,7 +134,7 @@ def _file(path: Path, device: str, data: Path | None) -> Loaded:
     from splat.training.session import choose_device
 
     gaussians, metadata = codecs.decode(path)
-    offset = torch.tensor(metadata.get("offset", (0.0, 0.0, 0.0)), dtype=torch.float64)
+    offset = torch.tensor(metadata.get("offset") or (0.0, 0.0, 0.0), dtype=torch.float64)
     return Loaded(path, gaussians.to(choose_device(device)), metadata, offset, data)
 
 

@@ -56,6 +56,8 @@ def _train(args: Any, config: TrainConfig) -> int:
     from splat.strategies import registry
     from splat.training.run import train
 
+    if args.resume is not None and args.out is not None:
+        raise UsageError("--resume goes on in the folder of the run: leave --out out")
     if args.resume is None and args.data is None:
         raise UsageError(
             "no dataset: name a folder (splat train DATA), or a run to go on with (--resume RUN)"
@@ -91,25 +93,23 @@ def _args_type(base: TrainConfig, known: dict[str, Any]) -> type:
     """The flags as a dataclass: those of the command, the settings, one group a strategy."""
     import tyro
 
-    def flag(kind: Any, text: str, *marks: Any) -> Any:
-        return Annotated[(kind, tyro.conf.arg(help=text), *marks)]
+    def path(text: str, *marks: Any, metavar: str = "PATH") -> Any:
+        hint = tyro.conf.arg(help=text, metavar=metavar, help_behavior_hint="")
+        return Annotated[(Path | None, hint, *marks)]
 
-    data = "The dataset; not needed with --resume."
+    printing = tyro.conf.arg(help="Print every setting as YAML, and do nothing.")
+    data = path("The dataset; not needed with --resume.", tyro.conf.Positional, metavar="DATA")
     fields: list[Any] = [
-        ("data", flag(Path | None, data, tyro.conf.Positional), None),
-        ("config", flag(Path | None, "A YAML file of settings, such as a run's config.yaml."), None),
-        (
-            "out",
-            flag(Path | None, "The run's folder, new or empty; by default runs/SCENE/PRESET-TIME."),
-            None,
-        ),
-        ("resume", flag(Path | None, "A run's folder: go on where it stopped."), None),
-        ("print_config", flag(bool, "Print every setting as YAML, and do nothing."), False),
+        ("data", data, None),
+        ("config", path("A YAML file of settings, such as a run's config.yaml."), None),
+        ("out", path("The run's folder, new or empty; by default runs/SCENE/PRESET-TIME."), None),
+        ("resume", path("A run's folder: go on where it stopped."), None),
+        ("print_config", Annotated[bool, tyro.conf.FlagCreatePairsOff, printing], False),
         ("settings", Annotated[type(base), tyro.conf.arg(name="")], base),
     ]
     for name, strategy in known.items():
-        text = f"Options of the strategy {name!r}."
-        fields.append((name, flag(strategy.config_type, text), _options(name, strategy, base)))
+        group = tyro.conf.arg(help=f"Options of the strategy {name!r}.")
+        fields.append((name, Annotated[strategy.config_type, group], _options(name, strategy, base)))
     return dataclasses.make_dataclass("Train", fields, bases=(Common,))
 
 
