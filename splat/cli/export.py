@@ -43,17 +43,16 @@ def main(argv: list[str]) -> int:
     if not args.out.name.lower().endswith(tuple(known)):
         raise UsageError(f"{args.out}: no format has this extension; known: {', '.join(known)}")
     loaded = load(args.scene, "cpu", args.data)
+    notes: list[str] = []
     if loaded.session is not None:
         from splat.training.export import exported
 
-        gaussians, metadata = exported(loaded.session)
+        gaussians, metadata, note = exported(loaded.session)
+        notes += [note] if note else []
     else:
         gaussians, metadata = loaded.gaussians, loaded.metadata
     args.out.parent.mkdir(parents=True, exist_ok=True)
-    for note in codecs.encode(gaussians, args.out, metadata):
+    for note in notes + codecs.encode(gaussians, args.out, metadata):
         print(f"note: {note}")
-    if metadata.get("offset") is not None:
-        x, y, z = metadata["offset"]
-        print(f"far from the origin: written in local coordinates, add ({x}, {y}, {z}) to the means")
     print(f"{len(gaussians):,} Gaussians, {size(args.out.stat().st_size)}: {args.out}")
     return 0

@@ -126,7 +126,10 @@ def _parse_path(document: dict[str, Any]) -> CameraPath:
         raise ValueError("keyframes is empty")
     up = _vector(document.get("up", [0, -1, 0]), 3, "up")
     loop = bool(document.get("loop", False))
-    times, positions, quats, fovs = [], [], [], []
+    times: list[float] = []
+    positions: list[Tensor] = []
+    quats: list[Tensor] = []
+    fovs: list[float] = []
     for i, frame in enumerate(frames):
         where = f"keyframe {i}"
         times.append(float(frame.get("time", i)))

@@ -157,7 +157,7 @@ def write_images(folder: Path, images: Iterator[Tensor], names: list[str]) -> No
 
 def write_video(path: Path, images: Iterator[Tensor], fps: float) -> None:
     """Write a video; most players need an even size, so an odd row or column is left out."""
-    import imageio
+    import imageio.v2 as imageio
 
     path.parent.mkdir(parents=True, exist_ok=True)
     with (

@@ -93,14 +93,16 @@ def _args_type(base: TrainConfig, known: dict[str, Any]) -> type:
     """The flags as a dataclass: those of the command, the settings, one group a strategy."""
     import tyro
 
-    def path(text: str, *marks: Any, metavar: str = "PATH") -> Any:
-        hint = tyro.conf.arg(help=text, metavar=metavar, help_behavior_hint="")
-        return Annotated[(Path | None, hint, *marks)]
+    def path(text: str) -> Any:
+        hint = tyro.conf.arg(help=text, metavar="PATH", help_behavior_hint="")
+        return Annotated[Path | None, hint]
 
     printing = tyro.conf.arg(help="Print every setting as YAML, and do nothing.")
-    data = path("The dataset; not needed with --resume.", tyro.conf.Positional, metavar="DATA")
+    dataset = tyro.conf.arg(
+        help="The dataset; not needed with --resume.", metavar="DATA", help_behavior_hint=""
+    )
     fields: list[Any] = [
-        ("data", data, None),
+        ("data", Annotated[Path | None, tyro.conf.Positional, dataset], None),
         ("config", path("A YAML file of settings, such as a run's config.yaml."), None),
         ("out", path("The run's folder, new or empty; by default runs/SCENE/PRESET-TIME."), None),
         ("resume", path("A run's folder: go on where it stopped."), None),
