@@ -68,8 +68,8 @@ class ColmapReader:
 
     def read(self, path: Path, report: Report) -> Scene:
         models = find_models(path)
-        if not models:
-            raise _incomplete(path)
+        if not models and (incomplete := _incomplete(path)) is not None:
+            raise incomplete
         model = max(models, key=lambda model: model.images)  # the first of equals
         if len(models) > 1:
             others = ", ".join(f"{_shown(m.folder, path)} has {m.images}" for m in models if m != model)

@@ -84,7 +84,8 @@ def read_header(path: Path) -> Header:
     try:
         with Image.open(path) as image:
             orientation = image.getexif().get(_EXIF_ORIENTATION, 1)
-            return Header(*image.size, orientation if orientation in range(1, 9) else 1)
+            width, height = image.size
+            return Header(width, height, orientation if orientation in range(1, 9) else 1)
     except Exception as error:  # Pillow's parsers raise nearly anything on damaged files
         raise _unreadable(path, "photograph", error) from error
 
