@@ -92,10 +92,12 @@ class Default(Strategy):
         if ctx.step + 1 >= self.stop(ctx):
             return
         output, camera = ctx.output, ctx.camera
+        assert output is not None and camera is not None
         gradient = output.means2d_absgrad if self.config.absgrad else output.means2d_grad
+        assert gradient is not None and output.radii is not None
         # Per pixel -> per normalised device coordinate, whose range of 2 spans the image.
-        half_size = gradient.new_tensor([camera.width / 2, camera.height / 2])
-        ctx.edits.state["gradient_sum"] += torch.linalg.vector_norm(gradient * half_size, dim=1)
+        x, y = gradient[:, 0] * (camera.width / 2), gradient[:, 1] * (camera.height / 2)
+        ctx.edits.state["gradient_sum"] += torch.hypot(x, y)
         ctx.edits.state["view_count"] += output.radii > 0
 
     @torch.no_grad()
