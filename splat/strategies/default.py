@@ -29,8 +29,7 @@ class DefaultConfig:
     absgrad: bool = False
     """Grow by absolute gradients, whose pixels do not cancel: more detail in fine texture."""
     grow_threshold: float | None = None
-    """Mean image-space gradient (image widths of 2) above which a Gaussian is duplicated or split; by
-    default 2e-4, with absgrad 8e-4."""
+    """Mean gradient, for images 2 wide, above which a Gaussian grows; by default 2e-4, with absgrad 8e-4."""
     split_above: float = 0.01
     """Gaussians larger than this share of the scene extent are split, smaller ones duplicated."""
     min_opacity: float = 0.005
@@ -92,9 +91,11 @@ class Default(Strategy):
         if ctx.step + 1 >= self.stop(ctx):
             return
         output, camera = ctx.output, ctx.camera
-        assert output is not None and camera is not None
+        assert output is not None
+        assert camera is not None
         gradient = output.means2d_absgrad if self.config.absgrad else output.means2d_grad
-        assert gradient is not None and output.radii is not None
+        assert gradient is not None
+        assert output.radii is not None
         # Per pixel -> per normalised device coordinate, whose range of 2 spans the image.
         x, y = gradient[:, 0] * (camera.width / 2), gradient[:, 1] * (camera.height / 2)
         ctx.edits.state["gradient_sum"] += torch.hypot(x, y)

@@ -6,15 +6,15 @@ A plugin is a distribution with an entry point in the group `splat.strategies` t
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Mapping
-from dataclasses import fields, is_dataclass
+from dataclasses import is_dataclass
 from importlib import metadata
 from typing import Any
 
 from splat.core import UsageError
 from splat.strategies.default import Default
 from splat.strategies.mcmc import Mcmc
+from splat.training import schema
 from splat.training.strategy import Strategy
 
 GROUP = "splat.strategies"
@@ -61,7 +61,7 @@ def build(names: Iterable[str], configs: Mapping[str, Any] | None = None) -> lis
     names, configs, known = list(names), configs or {}, available()
     for name in names:
         if name not in known:
-            raise UsageError(f"no strategy {name!r}{_suggestion(name, known)}; there are {', '.join(known)}")
+            raise UsageError(f"unknown strategy {name!r}{schema.nearest(name, known)}")
         if names.count(name) > 1:
             raise UsageError(f"strategy {name!r} is named more than once")
     dense = [name for name in names if known[name].controls_density]
@@ -75,17 +75,7 @@ def build(names: Iterable[str], configs: Mapping[str, Any] | None = None) -> lis
 def _config(name: str, config_type: type, given: Any) -> Any:
     if isinstance(given, config_type):
         return given
-    values = {} if given is None else given
-    if not isinstance(values, Mapping):
-        raise UsageError(f"options of strategy {name!r} must be a mapping, got {type(values).__name__}")
-    options = [f.name for f in fields(config_type)]
-    for key in values:
-        if key not in options:
-            raise UsageError(
-                f"strategy {name!r} has no option {key!r}{_suggestion(key, options)}; "
-                f"it has {', '.join(options)}"
-            )
-    return config_type(**values)
+    return schema.apply(config_type(), given, f"options of {name}")
 
 
 def _problem(strategy: Any) -> str:
@@ -101,8 +91,3 @@ def _origin(entry: metadata.EntryPoint) -> str:
     if entry.dist is None:
         return f"an unnamed distribution ({entry.value})"
     return f"distribution {entry.dist.name} {entry.dist.version}"
-
-
-def _suggestion(word: str, known: Iterable[str]) -> str:
-    close = difflib.get_close_matches(word, list(known), n=1)
-    return f" (did you mean {close[0]!r}?)" if close else ""
