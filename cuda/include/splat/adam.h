@@ -23,11 +23,11 @@ inline AdamRates make_adam_rates(double lr, long long step, double beta1, double
 
 // One parameter; `value`, `m` and `v` (first and second moment) are updated in place.
 template <class Real>
-SPLAT_HD void adam_update(const AdamRates& rates, Real gradient, Real& value, Real& m, Real& v) {
+SPLAT_HD void adam_update(const AdamRates& rates, Real step_size, Real gradient, Real& value, Real& m, Real& v) {
     m = fma(gradient - m, Real(rates.one_minus_beta1), m);
     v = fma(Real(rates.beta2), v, Real(rates.one_minus_beta2) * gradient * gradient);
     const Real denominator = fma(sqrt(v), Real(rates.inv_sqrt_correction2), Real(rates.eps));
-    value = value - Real(rates.step_size) * m / denominator;
+    value = value - step_size * m / denominator;
 }
 
 }  // namespace splat

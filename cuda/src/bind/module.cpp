@@ -6,6 +6,9 @@ namespace nb = nanobind;
 NB_MODULE(_native, m) {
     m.doc() = "Native kernels of splat; validated and documented in splat.raster.";
 
+    // Backends live until the interpreter ends, and their memory with them.
+    nb::set_leak_warnings(false);
+
     nb::module_ c = m.def_submodule("constants");
     c.attr("NEAR") = splat::kNear;
     c.attr("FRUSTUM_MARGIN") = splat::kFrustumMargin;

@@ -275,6 +275,57 @@ SPLAT_INLINE F reciprocal(F a) { return F(1.0f) / a; }
 #undef SPLAT_PARTS
 #endif
 
+// Rows become columns: lane j of x[i] and lane i of x[j] change places.
+#if defined(__AVX512F__)
+SPLAT_INLINE void transpose(F (&x)[kLanes]) {
+    __m512 t[16];
+    for (int i = 0; i < 16; i += 2) {
+        t[i] = _mm512_unpacklo_ps(x[i].v, x[i + 1].v);
+        t[i + 1] = _mm512_unpackhi_ps(x[i].v, x[i + 1].v);
+    }
+    __m512 s[16];
+    for (int i = 0; i < 16; i += 4)
+        for (int k = 0; k < 2; ++k) {
+            const __m512d a = _mm512_castps_pd(t[i + k]), b = _mm512_castps_pd(t[i + k + 2]);
+            s[i + 2 * k] = _mm512_castpd_ps(_mm512_unpacklo_pd(a, b));
+            s[i + 2 * k + 1] = _mm512_castpd_ps(_mm512_unpackhi_pd(a, b));
+        }
+    // s[4 i + k]: column k + 4 l of rows 4 i .. 4 i + 3 in its 128-bit lane l.
+    for (int k = 0; k < 4; ++k) {
+        const __m512 a = _mm512_shuffle_f32x4(s[k], s[4 + k], 0x88), b = _mm512_shuffle_f32x4(s[8 + k], s[12 + k], 0x88);
+        const __m512 c = _mm512_shuffle_f32x4(s[k], s[4 + k], 0xdd), d = _mm512_shuffle_f32x4(s[8 + k], s[12 + k], 0xdd);
+        x[k] = _mm512_shuffle_f32x4(a, b, 0x88);
+        x[k + 8] = _mm512_shuffle_f32x4(a, b, 0xdd);
+        x[k + 4] = _mm512_shuffle_f32x4(c, d, 0x88);
+        x[k + 12] = _mm512_shuffle_f32x4(c, d, 0xdd);
+    }
+}
+#else
+[[maybe_unused]] __attribute__((noinline)) void transpose(F (&x)[kLanes]) {
+    alignas(64) float from[kLanes][kLanes];
+    alignas(64) float to[kLanes][kLanes];
+    for (int i = 0; i < kLanes; ++i) x[i].store(from[i]);
+    for (int i = 0; i < kLanes; ++i)
+        for (int j = 0; j < kLanes; ++j) to[j][i] = from[i][j];
+    for (int i = 0; i < kLanes; ++i) x[i] = F::load(to[i]);
+}
+#endif
+
+// Appends base + k to `list` for every set bit k of `mask`; returns how many. Room for 16 is needed.
+SPLAT_INLINE int append_set_bits(uint16_t* list, uint32_t mask, int base) {
+#if defined(__AVX512F__)
+    const __m512i index = _mm512_add_epi32(
+        _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0), _mm512_set1_epi32(base));
+    const __m512i packed = _mm512_maskz_compress_epi32(static_cast<__mmask16>(mask), index);
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(list), _mm512_cvtepi32_epi16(packed));
+    return __builtin_popcount(mask);
+#else
+    int n = 0;
+    for (; mask; mask &= mask - 1) list[n++] = static_cast<uint16_t>(base + __builtin_ctz(mask));
+    return n;
+#endif
+}
+
 // 0, 1, ..., 15.
 SPLAT_INLINE I lane_index() {
     alignas(64) static constexpr int32_t values[kLanes] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};

@@ -1,0 +1,345 @@
+"""The native rasterizer on the CPU (cuda/src/cpu): SIMD, threads, deterministic gradients.
+
+The number of threads is torch's (`torch.set_num_threads`); results do not depend on it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from splat import _native
+from splat.core import Camera, Gaussians, UsageError
+from splat.core.gaussians import PARAMETERS
+from splat.core.sh import coefficients
+from splat.raster.api import NEEDS, RenderOptions, RenderOutput
+
+_RATES = ("means", "quats", "log_scales", "logit_opacities", "sh0", "shN")
+Moments = Mapping[str, tuple[Tensor, Tensor]]
+
+
+class NativeBackend:
+    """`render` by the native kernels, float32, on the CPU."""
+
+    name = "cpu"
+
+    def __init__(self) -> None:
+        # Memory of finished renders, for the next ones. append and pop are atomic.
+        self._free: list[Any] = []
+
+    def render(self, gaussians: Gaussians, camera: Camera, options: RenderOptions) -> RenderOutput:
+        request = _Request.check(gaussians, camera, options)
+        deferred = options.deferred
+        if deferred is not None:
+            deferred._claim(request)
+        lease = _Lease(self._free)
+        tensors = [getattr(gaussians, name) for name in PARAMETERS]
+        if deferred is not None:
+            # Gradients stop at the image plane, so no parameter is an input; the hook is what makes the
+            # outputs require grad.
+            tensors = [t.detach() for t in tensors]
+            tensors.append(torch.zeros((), requires_grad=True))
+        else:
+            tensors.append(torch.zeros(()))
+        outputs = _Render.apply(
+            request, lease, deferred, *tensors, camera.world_to_camera, options.background, options.features
+        )
+        image, alpha, depth, median_depth, features = outputs
+        stats = request.statistics
+        return RenderOutput(
+            image=image,
+            alpha=alpha,
+            depth=depth,
+            median_depth=median_depth,
+            features=features,
+            ids=stats["ids"],
+            radii=stats["radii"],
+            contribution=stats["contribution"],
+            means2d_grad=stats["means2d_grad"],
+            means2d_absgrad=stats["absgrad"],
+        )
+
+
+class _Lease:
+    """Native memory on loan until nothing refers to the render any more."""
+
+    def __init__(self, free: list[Any]) -> None:
+        self._free = free
+        try:
+            self.raster = free.pop()
+        except IndexError:
+            self.raster = _native.Raster()
+
+    def __del__(self) -> None:
+        self._free.append(self.raster)
+
+
+@dataclass
+class _Request:
+    """A checked render call: what the kernels need besides tensors with gradients."""
+
+    count: int
+    degree: int
+    antialiased: bool
+    camera: Camera
+    needs: frozenset[str]
+    statistics: dict[str, Tensor | None]
+    threads: int
+
+    @staticmethod
+    def check(gaussians: Gaussians, camera: Camera, options: RenderOptions) -> _Request:
+        count = len(gaussians)
+        shapes = {
+            "means": (count, 3),
+            "quats": (count, 4),
+            "log_scales": (count, 3),
+            "logit_opacities": (count,),
+            "sh": (count, gaussians.sh.shape[1] if gaussians.sh.dim() == 3 else -1, 3),
+        }
+        for name, shape in shapes.items():
+            _expect(name, getattr(gaussians, name), shape)
+        if gaussians.sh.shape[1] not in (1, 4, 9, 16):
+            raise ValueError(f"sh: expected 1, 4, 9 or 16 coefficients, got {gaussians.sh.shape[1]}")
+        pose = camera.world_to_camera
+        if tuple(pose.shape) != (4, 4):
+            raise ValueError(f"world_to_camera: expected shape (4, 4), got {tuple(pose.shape)}")
+        if camera.width < 1 or camera.height < 1:
+            raise ValueError(f"camera: expected a size of at least 1x1, got {camera.width}x{camera.height}")
+        if options.background is not None:
+            _expect("background", options.background, (3,))
+        if options.features is not None:
+            width = options.features.shape[1] if options.features.dim() == 2 else -1
+            _expect("features", options.features, (count, width))
+        unknown = options.needs - NEEDS
+        if unknown:
+            raise ValueError(f"needs: expected names of {sorted(NEEDS)}, got {sorted(unknown)}")
+        degree = gaussians.sh_degree
+        if options.sh_degree is not None:
+            if options.sh_degree < 0:
+                raise ValueError(f"sh_degree: expected 0 to 3, got {options.sh_degree}")
+            degree = min(degree, options.sh_degree)
+
+        def statistic(name: str, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor | None:
+            return torch.zeros(shape, dtype=dtype) if name in options.needs else None
+
+        statistics = {
+            "ids": statistic("ids", (camera.height, camera.width), torch.int32),
+            "radii": statistic("radii", (count,), torch.int32),
+            "contribution": statistic("contribution", (count,), torch.float32),
+            "means2d_grad": statistic("means2d_grad", (count, 2), torch.float32),
+            "absgrad": statistic("absgrad", (count, 2), torch.float32),
+        }
+        return _Request(
+            count,
+            degree,
+            gaussians.antialiased,
+            camera,
+            options.needs,
+            statistics,
+            torch.get_num_threads(),
+        )
+
+
+def _expect(name: str, tensor: Tensor, shape: tuple[int, ...]) -> None:
+    if tuple(tensor.shape) != shape or tensor.dtype != torch.float32 or tensor.device.type != "cpu":
+        raise ValueError(
+            f"{name}: the cpu backend expects float32 {list(shape)} on the CPU, "
+            f"got {str(tensor.dtype).removeprefix('torch.')} {list(tensor.shape)} on {tensor.device}"
+        )
+
+
+def _array(tensor: Tensor | None) -> Any:
+    """The tensor as the kernels take it: a contiguous array that shares its memory where it can."""
+    return None if tensor is None else tensor.detach().contiguous().numpy()
+
+
+class _Render(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx, request, lease, deferred, means, quats, log_scales, logits, sh, hook, pose, background, features
+    ):
+        del hook
+        camera, needs = request.camera, request.needs
+        height, width = camera.height, camera.width
+        parameters = [_array(t) for t in (means, quats, log_scales, logits, sh)]
+        image = torch.empty(height, width, 3)
+        alpha = torch.empty(height, width)
+        depth = torch.empty(height, width) if "depth" in needs else None
+        median_depth = torch.empty(height, width) if "median_depth" in needs else None
+        channels = 0 if features is None else features.shape[1]
+        feature_image = None if features is None else torch.empty(height, width, channels)
+        matrix = pose.detach().to(torch.float32).contiguous()
+        lease.raster.forward(
+            parameters,
+            request.degree,
+            request.antialiased,
+            matrix.numpy(),
+            camera.fx,
+            camera.fy,
+            camera.cx,
+            camera.cy,
+            width,
+            height,
+            _array(background),
+            _array(features) if channels else None,
+            image.numpy(),
+            alpha.numpy(),
+            _array(depth),
+            _array(median_depth),
+            _array(request.statistics["ids"]),
+            _array(feature_image) if channels else None,
+            _array(request.statistics["radii"]),
+            _array(request.statistics["contribution"]),
+            request.threads,
+        )
+        ctx.request, ctx.lease, ctx.deferred = request, lease, deferred
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(means, quats, log_scales, logits, sh, pose, background, features, alpha, depth)
+        if deferred is not None:
+            deferred._lease = lease
+        return image, alpha, depth, median_depth, feature_image
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, v_image, v_alpha, v_depth, v_median_depth, v_features):
+        means, quats, log_scales, logits, sh, pose, background, features, alpha, depth = ctx.saved_tensors
+        request, raster = ctx.request, ctx.lease.raster
+        wants = ctx.needs_input_grad
+        channels = 0 if features is None else features.shape[1]
+        if channels == 0:
+            v_features = None
+        grad_features = torch.zeros_like(features) if wants[11] else None
+        means2d, absolute = request.statistics["means2d_grad"], request.statistics["absgrad"]
+        for statistic in (means2d, absolute):
+            if statistic is not None:
+                statistic.zero_()
+        raster.blend_backward(
+            _array(v_image),
+            _array(v_alpha),
+            _array(v_depth),
+            _array(v_median_depth),
+            _array(v_features),
+            _array(depth),
+            _array(features) if channels else None,
+            _array(grad_features) if v_features is not None else None,
+            _array(means2d),
+            _array(absolute),
+            request.threads,
+        )
+        grad_background = None
+        if wants[10] and v_image is not None:
+            grad_background = ((1 - alpha)[..., None] * v_image).sum((0, 1))
+        if ctx.deferred is not None:
+            ctx.deferred._ready = True
+        grads: list[Tensor | None] = [None] * 5
+        grad_pose = None
+        if any(wants[3:8]) or wants[9]:
+            parameters = [t.detach() for t in (means, quats, log_scales, logits, sh)]
+            buffers = [torch.empty_like(t, memory_format=torch.contiguous_format) for t in parameters]
+            pose12 = torch.zeros(12) if wants[9] else None
+            raster.project_backward(
+                [_array(t) for t in parameters],
+                request.degree,
+                request.antialiased,
+                [_array(t) for t in buffers],
+                _array(pose12),
+                request.threads,
+            )
+            grads = [buffer if want else None for buffer, want in zip(buffers, wants[3:8], strict=True)]
+            if pose12 is not None:
+                grad_pose = torch.zeros(4, 4)
+                grad_pose[:3, :3] = pose12[:9].view(3, 3)
+                grad_pose[:3, 3] = pose12[9:]
+                grad_pose = grad_pose.to(pose.dtype)
+        return None, None, None, *grads, None, grad_pose, grad_background, grad_features
+
+
+class Deferred:
+    """A step whose parameter gradients are never stored.
+
+    Give one to `RenderOptions.deferred`: the outputs then require grad although no parameter does, and
+    backward stops at the image plane. `step` goes on from there to updated parameters in one pass. Good for
+    one render.
+    """
+
+    def __init__(self) -> None:
+        self._request: _Request | None = None
+        self._lease: _Lease | None = None
+        self._ready = False
+
+    def _claim(self, request: _Request) -> None:
+        if self._request is not None:
+            raise UsageError("a Deferred is good for one render: make a new one for each")
+        self._request = request
+
+    @torch.no_grad()
+    def step(
+        self,
+        gaussians: Gaussians,
+        moments: Moments,
+        rates: Mapping[str, float],
+        *,
+        step: int,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-15,
+        penalties: Mapping[str, float] | None = None,
+    ) -> None:
+        """Projection-backward, penalties and dense Adam (as torch.optim.Adam) over all Gaussians, in place.
+
+        Without a backward pass before (nothing reached the outputs), the gradients are zero.
+
+        Args:
+            gaussians: the scene that was rendered, unchanged since; contiguous float32.
+            moments: name -> (first, second moment), shaped as the parameters.
+            rates: learning rates of means, quats, log_scales, logit_opacities, sh0 (band 0), shN (the rest).
+            step: count of this step from 1, for the bias correction.
+            penalties: "opacity": w adds w mean(sigmoid(logit)); "scale": w adds w mean(exp(log_scale)).
+        """
+        request, lease = self._request, self._lease
+        if request is None or lease is None:
+            raise UsageError("Deferred.step before a render: pass it in RenderOptions.deferred")
+        if len(gaussians) != request.count:
+            raise ValueError(
+                f"gaussians: expected the {request.count} that were rendered, got {len(gaussians)}"
+            )
+        if step < 1:
+            raise ValueError(f"step: expected a count from 1, got {step}")
+        penalties = penalties or {}
+        unknown = set(penalties) - {"opacity", "scale"}
+        if unknown:
+            raise ValueError(f"penalties: expected opacity or scale, got {sorted(unknown)}")
+        values, first, second = [], [], []
+        for name in PARAMETERS:
+            value = getattr(gaussians, name)
+            _expect(name, value, tuple(value.shape))
+            for kind, tensor in zip(
+                ("", "exp_avg of ", "exp_avg_sq of "), (value, *moments[name]), strict=True
+            ):
+                _expect(kind + name, tensor, tuple(value.shape))
+                if not tensor.is_contiguous():
+                    raise ValueError(f"{kind}{name}: expected a contiguous tensor")
+            values.append(value.detach().numpy())
+            first.append(moments[name][0].detach().numpy())
+            second.append(moments[name][1].detach().numpy())
+        if not self._ready:
+            lease.raster.blend_backward(*[None] * 10, request.threads)
+        lease.raster.fused_step(
+            values,
+            request.degree,
+            request.antialiased,
+            first,
+            second,
+            [float(rates[name]) for name in _RATES],
+            step,
+            betas[0],
+            betas[1],
+            eps,
+            float(penalties.get("opacity", 0.0)),
+            float(penalties.get("scale", 0.0)),
+            request.threads,
+        )
+        self._lease = None
