@@ -15,7 +15,6 @@ from torch import Tensor
 from splat import _native
 from splat.core import Camera, Gaussians, UsageError
 from splat.core.gaussians import PARAMETERS
-from splat.core.sh import coefficients
 from splat.raster.api import NEEDS, RenderOptions, RenderOutput
 
 _RATES = ("means", "quats", "log_scales", "logit_opacities", "sh0", "shN")
@@ -198,7 +197,7 @@ class _Render(torch.autograd.Function):
         )
         ctx.request, ctx.lease, ctx.deferred = request, lease, deferred
         ctx.set_materialize_grads(False)
-        ctx.save_for_backward(means, quats, log_scales, logits, sh, pose, background, features, alpha, depth)
+        ctx.save_for_backward(means, quats, log_scales, logits, sh, pose, features, alpha, depth)
         if deferred is not None:
             deferred._lease = lease
         return image, alpha, depth, median_depth, feature_image
@@ -206,7 +205,7 @@ class _Render(torch.autograd.Function):
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx, v_image, v_alpha, v_depth, v_median_depth, v_features):
-        means, quats, log_scales, logits, sh, pose, background, features, alpha, depth = ctx.saved_tensors
+        means, quats, log_scales, logits, sh, pose, features, alpha, depth = ctx.saved_tensors
         request, raster = ctx.request, ctx.lease.raster
         wants = ctx.needs_input_grad
         channels = 0 if features is None else features.shape[1]
