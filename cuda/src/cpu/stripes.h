@@ -22,31 +22,6 @@ SPLAT_INLINE F lanes_down(F a) {
     return as_float(I(_mm512_alignr_epi32(_mm512_setzero_si512(), as_int(a).v, 1)));
 }
 
-// Rows become columns, by interleaving pairs, quads, octets and halves.
-SPLAT_INLINE void transpose(F m[kLanes]) {
-    __m512 t[kLanes];
-    for (int i = 0; i < 16; i += 2) {
-        t[i] = _mm512_unpacklo_ps(m[i].v, m[i + 1].v);
-        t[i + 1] = _mm512_unpackhi_ps(m[i].v, m[i + 1].v);
-    }
-    __m512 u[kLanes];
-    for (int i = 0; i < 16; i += 4)
-        for (int k = 0; k < 2; ++k) {
-            const __m512d a = _mm512_castps_pd(t[i + k]), b = _mm512_castps_pd(t[i + 2 + k]);
-            u[i + 2 * k] = _mm512_castpd_ps(_mm512_unpacklo_pd(a, b));
-            u[i + 2 * k + 1] = _mm512_castpd_ps(_mm512_unpackhi_pd(a, b));
-        }
-    for (int i = 0; i < 16; i += 8)
-        for (int c = 0; c < 4; ++c) {
-            t[i + c] = _mm512_shuffle_f32x4(u[i + c], u[i + 4 + c], 0x88);
-            t[i + 4 + c] = _mm512_shuffle_f32x4(u[i + c], u[i + 4 + c], 0xdd);
-        }
-    for (int c = 0; c < 8; ++c) {
-        m[c] = _mm512_shuffle_f32x4(t[c], t[8 + c], 0x88);
-        m[8 + c] = _mm512_shuffle_f32x4(t[c], t[8 + c], 0xdd);
-    }
-}
-
 #else
 
 SPLAT_INLINE F lanes_up(F a) {
@@ -58,13 +33,6 @@ SPLAT_INLINE F lanes_down(F a) {
     float x[kLanes + 1] = {};
     a.store(x);
     return F::load(x + 1);
-}
-SPLAT_INLINE void transpose(F m[kLanes]) {
-    float x[kLanes][kLanes], y[kLanes][kLanes];
-    for (int i = 0; i < kLanes; ++i) m[i].store(x[i]);
-    for (int i = 0; i < kLanes; ++i)
-        for (int k = 0; k < kLanes; ++k) y[i][k] = x[k][i];
-    for (int i = 0; i < kLanes; ++i) m[i] = F::load(y[i]);
 }
 
 #endif
