@@ -7,7 +7,7 @@ from pathlib import Path
 from splat.data.frames import View, build_frames
 from splat.data.problems import Report
 from splat.data.scene import Scene
-from splat.data.transforms import frame_view, list_frames, load_json
+from splat.data.transforms import load_json, read_views
 
 _BOUNDS = 1.3  # the objects of NeRF-synthetic lie within this of the origin (3DGS-MCMC)
 
@@ -28,11 +28,7 @@ class BlenderReader:
             if not file.is_file():
                 report.warn("no-test-views", f"{file}: no such file", "no view is held out by the dataset")
                 continue
-            content = load_json(file)
-            found = [
-                frame_view(file, index, frame, content)
-                for index, frame in enumerate(list_frames(file, content))
-            ]
+            found = read_views(file, load_json(file), report)
             views += found
             if split == "test":
                 test = {view.name for view in found}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from splat.data.problems import DatasetError, Report
 from splat.data.scene import Frame, Points, Scene, Tracks
 
 _FILES = ("cameras", "images", "points3D")
+_AGAIN = "copy the model again, or run COLMAP's mapper again"
 _REDUCED = ("images_2", "images_4", "images_8")
 
 
@@ -136,14 +138,29 @@ def read_model(model: Model):
         reconstruction.read_text(str(folder))
     except Exception as error:
         raise _refused(folder, error) from error
+    _check_counts(folder, reconstruction)
     with tempfile.TemporaryDirectory(prefix="splat-") as scratch:
         reconstruction.write_binary(scratch)
         return reconstruction, colmap_binary.validate(Path(scratch))
 
 
+def _check_counts(folder: Path, reconstruction) -> None:
+    """A text file that ends early is still valid text: what it announces in its head must be there."""
+    found = {
+        "cameras": reconstruction.num_cameras(),
+        "images": reconstruction.num_images(),
+        "points3D": reconstruction.num_points3D(),
+    }
+    for name, count in found.items():
+        path = folder / f"{name}.txt"
+        announced = re.search(rb"^# Number of \w+: (\d+)", path.read_bytes()[:4096], re.MULTILINE)
+        if announced and count < int(announced[1]):
+            cause = f"truncated: it announces {int(announced[1])} {name} and holds {count}"
+            raise DatasetError("model-damaged", path, cause, _AGAIN)
+
+
 def _refused(folder: Path, error: Exception) -> DatasetError:
-    remedy = "copy the model again, or run COLMAP's mapper again"
-    return DatasetError("model-damaged", folder, "the COLMAP model is damaged", remedy, detail=str(error))
+    return DatasetError("model-damaged", folder, "the COLMAP model is damaged", _AGAIN, detail=str(error))
 
 
 def _views(

@@ -6,8 +6,9 @@ count, length and reference is checked here first. Layout: https://colmap.github
 
 from __future__ import annotations
 
+import math
 import struct
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -80,6 +81,11 @@ class _Reader:
         start = self.need(count * dtype.itemsize, what)
         return np.frombuffer(self.data, dtype, count, start)
 
+    def pose(self, values: Sequence[float], owner: str) -> None:
+        """Quaternion and translation must be finite; the quaternion need not be of unit length, but near it."""
+        if not np.isfinite(values).all() or not 1e-3 < math.hypot(*values[:4]) < 1e3:
+            raise self.fail(f"damaged: the pose of {owner} is not finite or has no rotation")
+
     def finish(self) -> None:
         if self.at != len(self.data):
             raise self.fail(f"damaged: {len(self.data) - self.at} bytes after its end")
@@ -150,6 +156,8 @@ class _Images:
                 name = reader.data[reader.at : end].decode()
             except UnicodeDecodeError as error:
                 raise reader.fail(f"damaged: the name of image {identity} is not UTF-8") from error
+            if not name.isprintable() or not name:
+                raise reader.fail(f"damaged: the name of image {identity} is {name!r}")
             reader.at = end + 1
             if identity in self.camera_of:
                 raise reader.fail(f"damaged: image {identity} comes twice")
@@ -157,8 +165,7 @@ class _Images:
                 raise reader.fail(
                     f"damaged: image {name} refers to camera {camera}, which is not in cameras.bin"
                 )
-            if not np.isfinite(pose).all() or not any(pose[:4]):
-                raise reader.fail(f"damaged: the pose of {name} is not finite or has no rotation")
+            reader.pose(pose, name)
             if name in names:
                 cause = f"two images have the name {name}"
                 raise DatasetError("duplicate-name", reader.path, cause, "remove one of them from the model")
@@ -219,11 +226,6 @@ def _points(reader: _Reader) -> BinaryPoints:
     )
 
 
-def _sensors(reader: _Reader, count: int) -> Iterator[tuple[int, int]]:
-    for _ in range(count):
-        yield reader.unpack(_SENSOR, "a sensor")
-
-
 def _rigs(reader: _Reader, cameras: set[int]) -> dict[int, set[tuple[int, int]]]:
     """Sensors of each rig."""
     rigs: dict[int, set[tuple[int, int]]] = {}
@@ -241,8 +243,7 @@ def _rigs(reader: _Reader, cameras: set[int]) -> dict[int, set[tuple[int, int]]]
                     )
                 if has_pose:
                     pose = reader.unpack(struct.Struct("<7d"), "a sensor's pose")
-                    if not np.isfinite(pose).all() or not any(pose[:4]):
-                        raise reader.fail(f"damaged: the pose of a sensor of rig {identity} is not finite")
+                    reader.pose(pose, f"a sensor of rig {identity}")
         if identity in rigs or len(set(sensors)) != len(sensors) or taken & set(sensors):
             raise reader.fail(f"damaged: rig {identity} or one of its sensors comes twice")
         for kind, sensor in sensors:
@@ -265,8 +266,7 @@ def _frames(reader: _Reader, rigs: dict[int, set[tuple[int, int]]], images: _Ima
             raise reader.fail(
                 f"damaged: frame {identity} comes twice or refers to a rig that is not in rigs.bin"
             )
-        if not np.isfinite(pose).all() or not any(pose[:4]):
-            raise reader.fail(f"damaged: the pose of frame {identity} is not finite or has no rotation")
+        reader.pose(pose, f"frame {identity}")
         seen.add(identity)
         for _ in range(count):
             kind, sensor, data = reader.unpack(struct.Struct("<iIQ"), "a frame's image")

@@ -83,7 +83,9 @@ def read_header(path: Path) -> Header:
 
     try:
         with Image.open(path) as image:
-            orientation = image.getexif().get(_EXIF_ORIENTATION, 1)
+            # Pillow decodes a whole PNG to look for EXIF data behind its pixels, where no camera puts it.
+            has_exif = image.format in ("JPEG", "MPO", "TIFF", "WEBP") or "exif" in image.info
+            orientation = image.getexif().get(_EXIF_ORIENTATION, 1) if has_exif else 1
             width, height = image.size
             return Header(width, height, orientation if orientation in range(1, 9) else 1)
     except Exception as error:  # Pillow's parsers raise nearly anything on damaged files
@@ -110,10 +112,10 @@ def decode(path: Path, orientation: int = 1) -> tuple[np.ndarray, np.ndarray | N
             if image.mode.startswith("I") or image.mode == "F":
                 colour, alpha = _deep_grey(image), None
             elif image.has_transparency_data:
-                rgba = np.asarray(image.convert("RGBA"))
+                rgba = np.asarray(image if image.mode == "RGBA" else image.convert("RGBA"))
                 colour, alpha = rgba[..., :3], rgba[..., 3]
             else:
-                colour, alpha = np.asarray(image.convert("RGB")), None
+                colour, alpha = np.asarray(image if image.mode == "RGB" else image.convert("RGB")), None
     except Exception as error:
         raise _unreadable(path, "photograph", error) from error
     if alpha is not None and alpha.min() == 255:

@@ -98,7 +98,7 @@ def read_scene(path: str | Path, report: Report | None = None) -> Scene:
     path = Path(path).expanduser()
     report = report if report is not None else Report()
     scene = find_reader(path).read(path, report)
-    if len(scene.frames) < 2:
+    if len(scene.frames) < 2 and not report.lines("error"):
         cause = f"a single usable view ({scene.frames[0].name})" if scene.frames else "no usable view"
         report.error(
             DatasetError("few-views", path, cause, "a scene needs at least 2 posed photographs: add some")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor
 from torch.nn.functional import grid_sample
@@ -11,7 +9,7 @@ from torch.nn.functional import grid_sample
 from splat.data.images import Photo, decode, decode_mask, to_bytes
 from splat.data.problems import DatasetError
 from splat.data.scene import Frame
-from splat.data.undistort import Distortion, RemapTables
+from splat.data.undistort import Remap, RemapTables
 
 _BLOCK_PIXELS = 1 << 19  # pixels undistorted at a time: some 20 MB of intermediate values a thread
 
@@ -43,75 +41,73 @@ def load_photo(
     if frame.mask_path is not None:
         mask = decode_mask(frame.mask_path, source.width, source.height, frame.orientation)
 
-    # Channels: colour (premultiplied, so that averaging does not bleed invisible colours), [alpha], [keep].
-    planes = [torch.tensor(plane) for plane in (colour, alpha, mask) if plane is not None]
-    has_alpha, has_keep = alpha is not None, mask is not None or frame.distortion is not None
-    full_width, full_height = frame.camera.width, frame.camera.height
-    columns = _Box(full_width, width)
-    rows = _Box(full_height, height)
-    block = max(1, int(_BLOCK_PIXELS / full_width * height / full_height))
-    blocks = []
+    # Colour is premultiplied by alpha, so that averaging does not bleed invisible colours.
+    planes = [torch.tensor(plane) for plane in (colour, alpha) if plane is not None]
+    kept = None if mask is None else torch.tensor(mask)
+    columns, rows = _Box(frame.camera.width, width), _Box(frame.camera.height, height)
+    block = max(1, int(_BLOCK_PIXELS / frame.camera.width * height / frame.camera.height))
+    blocks, coverage = [], torch.ones(height, width, 1)
     for start in range(0, height, block):
         stop = min(start + block, height)
         needed = rows.needed(start, stop)
         if frame.distortion is None:
-            values = _stack([plane[needed.start : needed.stop] for plane in planes], has_alpha)
+            part = slice(needed.start, needed.stop)
+            values = _stack([plane[part] for plane in planes])
+            keep = None if kept is None else kept[part].float()[..., None]
         else:
-            values = _undistorted_rows(planes, has_alpha, frame.distortion, needed, tables)
+            values, keep = _undistorted(planes, kept, tables.block(frame.distortion, needed))
         blocks.append(columns.average(rows.average(values, 0, start, stop), 1))
+        if keep is not None:
+            coverage[start:stop] = columns.average(rows.average(keep, 0, start, stop), 1)
     values = torch.cat(blocks)
 
-    image, kept, transparency = values[..., :3], None, None
-    if has_alpha:
-        coverage = values[..., 3:4]
+    image, transparency = values[..., :3], None
+    if alpha is not None:
+        opacity = values[..., 3:]
         if background is not None:
-            backdrop = torch.tensor(background, dtype=torch.float32) * 255
-            image = image + (1 - coverage / 255) * backdrop
+            image = image + (1 - opacity / 255) * (torch.tensor(background, dtype=torch.float32) * 255)
         else:
-            image = torch.where(coverage > 0, image * 255 / coverage.clamp(min=1e-6), 0)
-            transparency = to_bytes(coverage[..., 0])
-    if has_keep:
-        # A pixel counts only where all of its area does: ignored colours never mix in.
-        counts = values[..., -1] > 1 - 1e-4
-        if not counts.all():
-            kept = counts.to(torch.uint8) * 255
-    return Photo(to_bytes(image).contiguous(), transparency, kept)
+            image = torch.where(opacity > 0, image * 255 / opacity.clamp(min=1e-6), 0)
+            transparency = to_bytes(opacity[..., 0])
+    # A pixel counts only where all of its area does: ignored colours never mix in.
+    counts = coverage[..., 0] > 1 - 1e-4
+    return Photo(
+        to_bytes(image).contiguous(), transparency, None if counts.all() else counts.to(torch.uint8) * 255
+    )
 
 
-def _stack(planes: list[Tensor], has_alpha: bool) -> Tensor:
-    """[rows, columns, C] float32 from colour, alpha and mask; colour premultiplied."""
-    values = [plane.float() for plane in planes]
-    if has_alpha:
-        values[0] = values[0] * (values[1] / 255)[..., None]
-    if len(values) == 1:
-        return values[0]
-    return torch.cat([value if value.ndim == 3 else value[..., None] for value in values], dim=2)
+def _stack(planes: list[Tensor]) -> Tensor:
+    """[rows, columns, 3 or 4] float32 from colour and, where there is one, alpha; colour premultiplied."""
+    colour = planes[0].float()
+    if len(planes) == 1:
+        return colour
+    alpha = planes[1].float()[..., None]
+    return torch.cat([colour * (alpha / 255), alpha], dim=2)
 
 
-def _undistorted_rows(
-    planes: list[Tensor], has_alpha: bool, distortion: Distortion, rows: range, tables: RemapTables
-) -> Tensor:
-    """[rows, width, C] float32: rows of the pinhole image, bilinear samples of the photograph; the last channel says
-    where the photograph shows something that counts."""
-    table = tables.block(distortion, rows)
-    shown = ~table[..., 0].isnan()
-    if not shown.any():
-        return torch.zeros(*shown.shape, 3 + has_alpha + 1)
-    height, width = planes[0].shape[:2]
-    y = table[..., 1][shown]
-    first = max(0, math.floor(float(y.min())) - 1)
-    last = min(height, math.ceil(float(y.max())) + 1)
-    source = _stack([plane[first:last] for plane in planes], has_alpha)
-    # grid_sample: -1 and 1 are the outer edges of the corner pixels, so a centre at +0.5 maps linearly.
-    scale = torch.tensor([2.0 / width, 2.0 / (last - first)])
-    grid = (torch.nan_to_num(table, nan=0.0) - torch.tensor([0.0, first])) * scale - 1
-    sampled = grid_sample(
-        source.permute(2, 0, 1)[None], grid[None], mode="bilinear", padding_mode="border", align_corners=False
-    )[0].permute(1, 2, 0)
-    sampled = sampled * shown[..., None]
-    if source.shape[2] == 3 + has_alpha:  # no mask: what is shown counts
-        sampled = torch.cat([sampled, shown[..., None].float()], dim=2)
-    return sampled
+def _undistorted(planes: list[Tensor], kept: Tensor | None, block: Remap) -> tuple[Tensor, Tensor | None]:
+    """Rows of the pinhole image as bilinear samples of the photograph: [rows, width, 3 or 4] float32, 0 where it
+    shows nothing, and the share that counts [rows, width, 1], None where all does."""
+    if block.first == block.last:
+        assert block.shown is not None
+        return torch.zeros(*block.shown.shape[:2], 2 + len(planes)), block.shown
+    part = slice(block.first, block.last)
+    values = _sample(_stack([plane[part] for plane in planes]), block.grid)
+    keep = block.shown
+    if keep is not None:
+        values *= keep
+    if kept is not None:
+        sampled = _sample(kept[part].float()[..., None], block.grid)
+        keep = sampled if keep is None else sampled * keep
+    return values, keep
+
+
+def _sample(source: Tensor, grid: Tensor) -> Tensor:
+    """[rows, width, C] bilinear samples of [H, W, C]; -1 and 1 in the grid are the outer edges of the corner
+    pixels, and beyond the outermost centres the border is repeated."""
+    planes = source.permute(2, 0, 1)[None]
+    sampled = grid_sample(planes, grid, mode="bilinear", padding_mode="border", align_corners=False)
+    return sampled[0].permute(1, 2, 0)
 
 
 class _Box:
@@ -119,6 +115,7 @@ class _Box:
 
     def __init__(self, size_in: int, size_out: int) -> None:
         self._identity = size_in == size_out
+        self._factor = size_in // size_out if size_in % size_out == 0 else 0
         edges = torch.arange(size_out + 1, dtype=torch.float64) * size_in / size_out
         edges[-1] = size_in
         low, high = edges[:-1], edges[1:]
@@ -138,17 +135,27 @@ class _Box:
         """Outputs [start, stop) along `axis` from the inputs that they need, in order."""
         if self._identity:
             return values
+        if self._factor:  # views of every s-th row need no copy
+            parts = [values[tap :: self._factor] for tap in range(self._factor)]
+            if axis == 1:
+                parts = [values[:, tap :: self._factor] for tap in range(self._factor)]
+            total = parts[0].clone()
+            for part in parts[1:]:
+                total += part
+            return total.mul_(1 / self._factor)
         index = self._index[start:stop]
         origin = int(self._first[start])
         limit = values.shape[axis] - 1
         shape = [1] * values.ndim
         shape[axis] = -1
-        total: Tensor | None = None
-        for tap in range(index.shape[1]):
-            part = values.index_select(axis, (index[:, tap] - origin).clamp(max=limit))
-            part *= self._weight[start:stop, tap].view(shape)
-            total = part if total is None else total.add_(part)
-        assert total is not None
+        weighted = (
+            values.index_select(axis, (index[:, tap] - origin).clamp(max=limit))
+            * self._weight[start:stop, tap].view(shape)
+            for tap in range(index.shape[1])
+        )
+        total = next(weighted)
+        for part in weighted:
+            total += part
         return total
 
 

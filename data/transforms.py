@@ -35,9 +35,7 @@ class TransformsReader:
         file = _file(path)
         root = file.parent
         content = load_json(file)
-        views = [
-            frame_view(file, index, frame, content) for index, frame in enumerate(list_frames(file, content))
-        ]
+        views = read_views(file, content, report)
         frames = build_frames(root, views, report, what=file.name)
         points = None
         if "ply_file_path" in content:
@@ -132,7 +130,18 @@ def image_path(root: Path, file_path: str) -> tuple[str, Path]:
     return name, path
 
 
-def frame_view(file: Path, index: int, frame: dict[str, Any], content: dict[str, Any]) -> View:
+def read_views(file: Path, content: dict[str, Any], report: Report) -> list[View]:
+    """The posed views that a file lists; those that make no sense are reported."""
+    views = []
+    for index, frame in enumerate(list_frames(file, content)):
+        try:
+            views.append(_view(file, index, frame, content))
+        except DatasetError as error:
+            report.error(error)
+    return views
+
+
+def _view(file: Path, index: int, frame: dict[str, Any], content: dict[str, Any]) -> View:
     name, path = image_path(file.parent, frame["file_path"])
     values = {**content, **frame}
 

@@ -1,0 +1,259 @@
+"""Every problem of a dataset before the first step, each with its remedy.
+
+A check is a function of a Context that adds findings to its report; CHECKS lists them in the order of the report.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+
+from splat.core import DataError
+from splat.data.images import decode, decode_mask, list_images
+from splat.data.points import camera_radius, median_depth, recentring, scene_extent
+from splat.data.problems import DatasetError, Finding, Report, some
+from splat.data.registry import read_scene
+from splat.data.scene import Frame, Scene
+
+__all__ = ["CHECKS", "Finding", "check_dataset"]
+
+_FEW_VIEWS = 20
+_FEW_POINTS = 500
+_LARGE_ERROR = 2.0  # pixels; good models stay near 1
+_NEAR = 0.01  # the rasterizer's near plane, world units
+_FREE_BYTES = 2 << 30
+_UNMASKED_LEAST = 0.05
+
+
+@dataclass
+class Context:
+    """What the checks look at.
+
+    Attributes:
+        scene: as far as it could be read.
+        report: where findings go.
+        extent, depth: scene extent and median depth of the points, world units.
+    """
+
+    scene: Scene
+    report: Report
+    extent: float = field(init=False)
+    depth: float = field(init=False)
+
+    def __post_init__(self) -> None:
+        cameras = [frame.camera for frame in self.scene.frames]
+        self.depth = median_depth(cameras, self.scene.points)
+        self.extent = scene_extent(cameras, self.depth)
+
+
+def check_dataset(path: str | Path) -> list[Finding]:
+    """Read a dataset, decode every photograph and mask, and look at poses, points and disk.
+
+    Returns:
+        Findings; the dataset can be trained on where none is an error. Never raises for what is wrong with the
+        dataset.
+    """
+    report = Report(strict=False)
+    try:
+        scene = read_scene(path, report)
+    except DatasetError as error:
+        report.error(error)
+        return report.findings
+    except DataError as error:  # of an installed reader
+        cause, _, remedy = str(error).splitlines()[0].rpartition("; ")
+        return [*report.findings, Finding("error", "data", cause or remedy, remedy if cause else "")]
+    if scene.frames:
+        context = Context(scene, report)
+        for check in CHECKS:
+            check(context)
+    return report.findings
+
+
+def _overview(context: Context) -> None:
+    scene, report = context.scene, context.report
+    sizes = Counter((frame.camera.width, frame.camera.height) for frame in scene.frames)
+    shown = some([f"{width}x{height} ({count})" for (width, height), count in sizes.most_common()])
+    report.note("views", f"{scene.name}: {len(scene.frames)} views read by {scene.reader}, pixels: {shown}")
+    models = Counter(
+        frame.distortion.source.model if frame.distortion else "pinhole" for frame in scene.frames
+    )
+    report.note(
+        "cameras", "camera models: " + some([f"{name} ({count})" for name, count in models.most_common()])
+    )
+    if scene.points is not None:
+        report.note("points", f"{len(scene.points)} points, median depth {context.depth:.3g}")
+    decoded = sum(3 * frame.camera.width * frame.camera.height for frame in scene.frames)
+    report.note("memory", f"photographs decoded at full resolution take {decoded / 2**30:.2g} GiB")
+
+
+def _photographs(context: Context) -> None:
+    """Every photograph decodes, and none is there twice."""
+
+    def examine(frame: Frame) -> tuple[str, DatasetError | None]:
+        try:
+            decode(frame.path, frame.orientation)
+            return hashlib.sha256(frame.path.read_bytes()).hexdigest(), None
+        except DatasetError as error:
+            return "", error
+
+    alike: dict[str, list[str]] = defaultdict(list)
+    for frame, (digest, error) in _threaded(examine, context.scene.frames):
+        if error is not None:
+            context.report.error(error)
+        else:
+            alike[digest].append(frame.name)
+    for names in alike.values():
+        if len(names) > 1:
+            message = f"{context.scene.root}: {some(names)} are the same photograph"
+            context.report.warn(
+                "duplicate-image", message, "keep one of them, or held-out views are seen in training"
+            )
+
+
+def _masks(context: Context) -> None:
+    """Every mask decodes, fits its photograph and leaves something of it."""
+
+    def examine(frame: Frame) -> tuple[float, DatasetError | None]:
+        assert frame.mask_path is not None
+        source = frame.distortion.source if frame.distortion else frame.camera
+        try:
+            mask = decode_mask(frame.mask_path, source.width, source.height, frame.orientation)
+            return float(mask.mean()), None
+        except DatasetError as error:
+            return 0.0, error
+
+    masked = [frame for frame in context.scene.frames if frame.mask_path is not None]
+    empty = []
+    for frame, (share, error) in _threaded(examine, masked):
+        if error is not None:
+            context.report.error(error)
+        elif share < _UNMASKED_LEAST:
+            empty.append(frame.name)
+    if empty:
+        message = (
+            f"{context.scene.root}: masks leave next to nothing of {len(empty)} photographs ({some(empty)})"
+        )
+        context.report.warn(
+            "mask-empty", message, "0 means ignore: invert the masks if they are the other way round"
+        )
+    folder = context.scene.root / "masks"
+    used = {frame.mask_path for frame in masked}
+    surplus = (
+        [path.name for path in sorted(folder.rglob("*.png")) if path not in used] if folder.is_dir() else []
+    )
+    if surplus:
+        message = f"{folder}: {len(surplus)} masks belong to no photograph ({some(surplus)})"
+        context.report.warn(
+            "mask-surplus", message, "name them masks/NAME.png after their photographs, or remove them"
+        )
+
+
+def _surplus(context: Context) -> None:
+    """Photographs beside the used ones that have no pose."""
+    used = {frame.path for frame in context.scene.frames}
+    folders = {frame.path.parent for frame in context.scene.frames}
+    surplus = [path for folder in sorted(folders) for path in list_images(folder) if path not in used]
+    if surplus and context.scene.test_names is None:
+        names = [path.name for path in surplus]
+        message = f"{context.scene.root}: {len(surplus)} photographs have no pose ({some(names)})"
+        context.report.warn(
+            "unregistered", message, "they are not used; photographs that overlap more get poses"
+        )
+
+
+def _views(context: Context) -> None:
+    count = len(context.scene.frames)
+    if count < _FEW_VIEWS:
+        message = f"{context.scene.root}: only {count} views"
+        context.report.warn(
+            "few-views", message, f"take more photographs: {_FEW_VIEWS} and more give a full scene"
+        )
+
+
+def _poses(context: Context) -> None:
+    """Cameras that stand at one place, or that share one pose."""
+    frames = context.scene.frames
+    centre, radius = camera_radius([frame.camera for frame in frames])
+    if radius <= 1e-6 * max(1.0, float(centre.norm()), context.depth):
+        message = f"{context.scene.root}: all cameras stand at one place"
+        context.report.warn("no-parallax", message, "depth needs parallax: move between photographs")
+        return
+    poses: dict[tuple[float, ...], list[str]] = defaultdict(list)
+    for frame in frames:
+        pose = frame.camera.camera_to_world
+        key = torch.cat([(pose[:3, 3] - centre) / radius, pose[:3, 2], pose[:3, 1]])
+        poses[tuple((key * 1e6).round().tolist())].append(frame.name)
+    same = [names for names in poses.values() if len(names) > 1]
+    if same:
+        message = f"{context.scene.root}: {some(same[0])} have the same pose"
+        if len(same) > 1:
+            message += f", and {len(same) - 1} more groups"
+        context.report.warn("same-pose", message, "check the model: only one of them can be right")
+
+
+def _points(context: Context) -> None:
+    points = context.scene.points
+    if points is None:
+        return
+    root = context.scene.root
+    if len(points) < _FEW_POINTS:
+        message = f"{root}: only {len(points)} points"
+        context.report.warn("few-points", message, "match more photographs, or start from random points")
+    if points.error is not None and float(points.error.mean()) > _LARGE_ERROR:
+        message = f"{root}: mean reprojection error is {float(points.error.mean()):.2f} pixels"
+        context.report.warn(
+            "reprojection-error",
+            message,
+            "refine the model with COLMAP's bundle_adjuster",
+        )
+    if context.depth == 0:
+        message = f"{root}: no point lies in front of a camera"
+        context.report.error(
+            DatasetError("points-behind", root, "no point lies in front of a camera", "check the poses")
+        )
+
+
+def _placement(context: Context) -> None:
+    """Scale and distance from the origin."""
+    scene, extent = context.scene, context.extent
+    if bool(recentring(scene, extent).any()):
+        message = f"{scene.root}: the scene lies far from its origin; it is trained around its own centre"
+        context.report.note("far-origin", message)
+    if 0 < context.depth < 10 * _NEAR:
+        message = f"{scene.root}: half of what is seen is nearer than {context.depth:.2g} units"
+        context.report.warn(
+            "tiny-scale", message, f"scale the model up: nothing nearer than {_NEAR} is drawn"
+        )
+
+
+def _disk(context: Context) -> None:
+    free = shutil.disk_usage(Path.cwd()).free
+    if free < _FREE_BYTES:
+        message = f"{Path.cwd()}: {free / 2**30:.1f} GiB of disk are free"
+        context.report.warn("disk", message, "a run may need 2 GiB: make room, or write elsewhere with --out")
+
+
+def _threaded(function: Callable, frames: Iterable[Frame]) -> Iterable[tuple[Frame, tuple]]:
+    frames = list(frames)
+    with ThreadPoolExecutor(2) as pool:
+        yield from zip(frames, pool.map(function, frames), strict=True)
+
+
+CHECKS: tuple[Callable[[Context], None], ...] = (
+    _overview,
+    _photographs,
+    _masks,
+    _surplus,
+    _views,
+    _poses,
+    _points,
+    _placement,
+    _disk,
+)
