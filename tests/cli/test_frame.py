@@ -1,0 +1,158 @@
+"""What holds for every command: help, dispatch, exit codes, errors."""
+
+from __future__ import annotations
+
+import errno
+import subprocess
+import sys
+import time
+
+import pytest
+
+import splat as package
+from splat.cli import COMMANDS, explain
+from splat.core import DataError, DeviceError, Interrupted, SplatError, UsageError
+
+
+def python(code: str, cwd) -> subprocess.CompletedProcess:
+    return subprocess.run([sys.executable, "-c", code], cwd=cwd, text=True, capture_output=True, check=False)
+
+
+def test_help_names_every_command(splat):
+    done = splat("--help")
+    assert done.code == 0
+    for name, (operands, summary) in COMMANDS.items():
+        assert f"{name} {operands}".rstrip() in done.out
+        assert summary in done.out
+    assert splat("help").out == splat("-h").out == done.out
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_each_help_is_worth_reading(splat, name):
+    done = splat(name, "--help")
+    assert done.code == 0
+    assert f"usage: splat {name}" in done.out
+    assert "Examples:" in done.out
+    assert f"splat {name}" in done.out.split("Examples:")[1]
+    assert "default: " in done.out
+    assert splat("help", name).out == done.out
+
+
+def test_help_and_version_answer_at_once(tmp_path):
+    """Neither imports torch, whose import alone takes more than the second that --help may take."""
+    code = (
+        "import sys; from splat.cli import main; assert main(['--help']) == 0; assert main(['--version']) == 0;"
+        "assert main(['trian']) == 2; assert 'torch' not in sys.modules and 'tyro' not in sys.modules"
+    )
+    begin = time.monotonic()
+    done = python(code, tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert time.monotonic() - begin < 1
+
+
+def test_version(splat):
+    assert splat("--version").out == f"splat {package.__version__}\n"
+
+
+def test_no_command_is_a_usage_error(splat):
+    done = splat()
+    assert done.code == 2
+    assert done.out == ""
+    assert "usage: splat" in done.err
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"), [("trian", "'train'"), ("exprot", "'export'"), ("zzz", "doctor, demo")]
+)
+def test_an_unknown_command_suggests_the_nearest(splat, typed, meant):
+    done = splat(typed)
+    assert done.code == 2
+    assert meant in done.first
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_an_unknown_option_is_a_usage_error(splat, name):
+    operands = {"export": ["a", "b.ply"], "doctor": [], "demo": []}.get(name, ["a"])
+    done = splat(name, *operands, "--no-such-option")
+    assert done.code == 2
+    assert "--no-such-option" in done.err
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "said"),
+    [
+        (SplatError("a"), 1, "a"),
+        (UsageError("b"), 2, "b"),
+        (DataError("c"), 3, "c"),
+        (DeviceError("d"), 4, "d"),
+        (Interrupted("e"), 130, "e"),
+        (KeyboardInterrupt(), 130, "interrupted"),
+        (MemoryError("none left"), 4, "--downscale"),
+        (OSError(errno.ENOSPC, "No space left on device", "/x/y"), 3, "/x/y: No space left on device: free"),
+        (OSError(errno.ENOSPC, "No space left on device"), 3, "--out"),
+        (PermissionError(errno.EACCES, "Permission denied", "/x/y"), 1, "/x/y: Permission denied"),
+        (ValueError("odd"), 1, "ValueError: odd"),
+    ],
+)
+def test_every_error_has_its_exit_code(error, code, said):
+    found, message = explain(error)
+    assert found == code
+    assert said in message.splitlines()[0]
+
+
+def test_a_traceback_only_with_debug(splat, monkeypatch, tmp_path):
+    import splat.cli.info as info
+
+    def broken(path):
+        raise ValueError("odd")
+
+    monkeypatch.setattr(info, "describe", broken)
+    plain, debugged = splat("info", tmp_path), splat("info", tmp_path, "--debug")
+    assert plain.code == debugged.code == 1
+    assert len(plain.err.splitlines()) == 1
+    assert "Traceback" in debugged.err
+    assert plain.err in debugged.err
+
+
+def test_a_reader_that_leaves_early_is_no_crash(tmp_path):
+    """As in `splat --help | head -1`: the pipe is closed before anything is written."""
+    code = (
+        "import os, sys; from splat.cli import main; r, w = os.pipe(); os.close(r); os.dup2(w, 1);"
+        "sys.exit(main(['--help']))"
+    )
+    done = python(code, tmp_path)
+    assert done.returncode == 1
+    assert done.stderr == ""
+
+
+def test_doctor(splat):
+    import json
+
+    done = splat("doctor", "--json")
+    report = json.loads(done.out)
+    assert done.code == 0
+    assert report["ok"] is True
+    checks = {c["name"]: c for c in report["checks"]}
+    assert {"splat", "python", "machine", "torch", "native module", "memory", "disk", "ffmpeg"} <= set(checks)
+    assert {"pycolmap", "viser", "open3d", "gsplat", "tensorboard", "lpips"} <= set(checks)
+    from splat import _native
+
+    assert _native.isa() in checks["native module"]["found"]
+    for check in checks.values():
+        assert check["status"] in ("ok", "note", "missing", "broken")
+        assert check["status"] == "ok" or check["remedy"] or check["name"] == "gpu"
+
+
+def test_doctor_says_what_is_missing_and_fails(splat, monkeypatch):
+    """A required package that does not import, and an optional one whose system library is not there."""
+    from splat.cli import doctor
+
+    problems = {
+        "pycolmap": "ModuleNotFoundError: No module named 'pycolmap'",
+        "open3d": "OSError: libusb-1.0.so.0: cannot open shared object file: No such file or directory",
+    }
+    monkeypatch.setattr(doctor, "_import_problem", problems.get)
+    done = splat("doctor")
+    assert done.code == 1
+    assert "pip install pycolmap" in done.out
+    assert "apt-get install libusb-1.0-0" in done.out
