@@ -77,7 +77,7 @@ def single_view(data):
 
 def duplicate_names(data):
     def change(lines):
-        head, name = lines[2].rsplit(" ", 1)
+        head, _ = lines[2].rsplit(" ", 1)
         return [*lines[:2], f"{head} {lines[0].rsplit(' ', 1)[1]}", *lines[3:]]
 
     edit(data / "sparse" / "0" / "images.txt", change)
