@@ -1,0 +1,61 @@
+"""The pages stay true: README's Python runs, its commands, flags, presets and links exist."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from splat.cli import COMMANDS, main
+from splat.training.config import preset_names
+
+ROOT = Path(__file__).resolve().parents[2]
+README = (ROOT / "README.md").read_text()
+PAGES = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/architecture.md"]
+
+
+def test_the_python_of_the_readme_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    blocks = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    assert len(blocks) >= 2
+    namespace: dict = {}
+    for block in blocks:
+        exec(compile(block, "README.md", "exec"), namespace)
+
+
+def test_the_table_of_commands_is_complete():
+    assert set(re.findall(r"^\| `splat (\w+)", README, re.MULTILINE)) == set(COMMANDS)
+
+
+def test_the_table_of_presets_is_complete():
+    section = README.split("## Presets")[1].split("\n## ")[0]
+    assert sorted(re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE)) == preset_names()
+
+
+def test_the_commands_shown_exist_with_their_flags(capsys):
+    """Every `splat ...` line of the README names a command and flags that its help has."""
+    shown = re.findall(r"^splat (\w+)(.*?)(?:#.*)?$", README, re.MULTILINE)
+    assert len(shown) >= 4
+    for command, rest in shown:
+        assert main([command, "--help"]) == 0
+        text = capsys.readouterr().out
+        for flag in re.findall(r"--[a-z][a-z.-]*", rest):
+            assert flag in text, f"splat {command} has no {flag}"
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_links_lead_somewhere(page):
+    text = (ROOT / page).read_text()
+    for target in re.findall(r"\]\((?!https?:)([^)#]+)", text):
+        assert ((ROOT / page).parent / target).exists(), target
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_files_that_are_named_exist(page):
+    """Paths like data/points.py or docs/architecture.md that a page mentions."""
+    folders = "splat|data|cuda|docs|scripts|configs|tests|core|raster|codecs|training|strategies|cli|viewer"
+    for path in re.findall(
+        rf"(?<![\w/.-])((?:{folders})/[\w/]+\.(?:py|md|h|sh|cpp|yaml))", (ROOT / page).read_text()
+    ):
+        assert (ROOT / path).exists() or (ROOT / "splat" / path).exists(), path

@@ -1,0 +1,63 @@
+"""The names that others build on, and how long they take to import."""
+
+from __future__ import annotations
+
+import importlib
+import subprocess
+import sys
+import time
+
+import pytest
+
+# A name that goes or changes is a breaking change: it needs a line in CHANGELOG.md.
+SURFACE = {
+    "splat": ["Camera", "Gaussians", "RenderOptions", "RenderOutput", "SplatError", "__version__", "render"],
+}
+
+
+@pytest.mark.parametrize("module", SURFACE)
+def test_public_names_are_pinned(module):
+    found = importlib.import_module(module)
+    assert sorted(found.__all__) == sorted(SURFACE[module])
+    for name in SURFACE[module]:
+        assert getattr(found, name) is not None
+        assert name in dir(found)
+
+
+def test_an_unknown_name_is_an_attribute_error():
+    import splat
+
+    with pytest.raises(AttributeError, match="no_such_name"):
+        _ = splat.no_such_name
+
+
+def seconds(code: str, cwd) -> float:
+    """The best of three: the machine may be busy with other things."""
+    best = float("inf")
+    for _ in range(3):
+        begin = time.perf_counter()
+        subprocess.run([sys.executable, "-c", code], cwd=cwd, check=True)
+        best = min(best, time.perf_counter() - begin)
+    return best
+
+
+def test_import_takes_little_beyond_torch(tmp_path):
+    """With every public name loaded, and the modules that train: 1.5 s beyond torch's own at most."""
+    torch = seconds("import torch", tmp_path)
+    names = ", ".join(SURFACE["splat"])
+    code = f"from splat import {names}; import splat.data, splat.training.run, splat.strategies.registry, splat.codecs"
+    assert seconds(code, tmp_path) - torch < 1.5
+
+
+def test_heavy_packages_are_imported_only_where_they_are_used(tmp_path):
+    """Everything but the commands that need them runs without viser, open3d, gsplat, pycolmap and imageio."""
+    code = (
+        "import sys, splat; from splat import render; import splat.data, splat.training.run, splat.codecs;"
+        "import splat.strategies.registry, splat.cli, splat.viewer;"
+        "print([m for m in ('viser', 'open3d', 'gsplat', 'pycolmap', 'imageio', 'PIL', 'tensorboard', 'lpips')"
+        " if m in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.stdout.strip() == "[]", done.stdout + done.stderr
