@@ -26,14 +26,14 @@ class Demo(Common):
 
     Examples:
       splat demo
-      splat demo --steps 7000 --out ~/splat-demo
+      splat demo --steps 10000 --out ~/splat-demo
     """
 
     out: Annotated[Path, tyro.conf.arg(metavar="PATH")] = Path("runs/demo")
     """The folder; photographs that are there from an earlier demo are used again."""
     preset: str = "cpu"
     """The preset to train with."""
-    steps: int = 1500
+    steps: int = 4000
     """Number of training steps."""
     views: int = 48
     """Number of photographs."""
