@@ -14,8 +14,9 @@ from torch import Tensor
 
 from splat import _native
 from splat.core import Camera, Gaussians, UsageError
+from splat.core.checks import check_tensor
 from splat.core.gaussians import PARAMETERS
-from splat.raster.api import NEEDS, RenderOptions, RenderOutput
+from splat.raster.api import RenderOptions, RenderOutput
 
 _RATES = ("means", "quats", "log_scales", "logit_opacities", "sh0", "shN")
 Moments = Mapping[str, tuple[Tensor, Tensor]]
@@ -91,35 +92,14 @@ class _Request:
 
     @staticmethod
     def check(gaussians: Gaussians, camera: Camera, options: RenderOptions) -> _Request:
-        count = len(gaussians)
-        shapes = {
-            "means": (count, 3),
-            "quats": (count, 4),
-            "log_scales": (count, 3),
-            "logit_opacities": (count,),
-            "sh": (count, gaussians.sh.shape[1] if gaussians.sh.dim() == 3 else -1, 3),
-        }
-        for name, shape in shapes.items():
-            _expect(name, getattr(gaussians, name), shape)
-        if gaussians.sh.shape[1] not in (1, 4, 9, 16):
-            raise ValueError(f"sh: expected 1, 4, 9 or 16 coefficients, got {gaussians.sh.shape[1]}")
-        pose = camera.world_to_camera
-        if tuple(pose.shape) != (4, 4):
-            raise ValueError(f"world_to_camera: expected shape (4, 4), got {tuple(pose.shape)}")
-        if camera.width < 1 or camera.height < 1:
-            raise ValueError(f"camera: expected a size of at least 1x1, got {camera.width}x{camera.height}")
-        if options.background is not None:
-            _expect("background", options.background, (3,))
+        """The kernels compute in float32 on the CPU; shapes were checked by `render`."""
+        for name in PARAMETERS:
+            _check_float32(name, getattr(gaussians, name))
         if options.features is not None:
-            width = options.features.shape[1] if options.features.dim() == 2 else -1
-            _expect("features", options.features, (count, width))
-        unknown = options.needs - NEEDS
-        if unknown:
-            raise ValueError(f"needs: expected names of {sorted(NEEDS)}, got {sorted(unknown)}")
+            _check_float32("options.features", options.features)
+        count = len(gaussians)
         degree = gaussians.sh_degree
         if options.sh_degree is not None:
-            if options.sh_degree < 0:
-                raise ValueError(f"sh_degree: expected 0 to 3, got {options.sh_degree}")
             degree = min(degree, options.sh_degree)
 
         def statistic(name: str, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor | None:
@@ -143,12 +123,8 @@ class _Request:
         )
 
 
-def _expect(name: str, tensor: Tensor, shape: tuple[int, ...]) -> None:
-    if tuple(tensor.shape) != shape or tensor.dtype != torch.float32 or tensor.device.type != "cpu":
-        raise ValueError(
-            f"{name}: the cpu backend expects float32 {list(shape)} on the CPU, "
-            f"got {str(tensor.dtype).removeprefix('torch.')} {list(tensor.shape)} on {tensor.device}"
-        )
+def _check_float32(name: str, tensor: Tensor) -> None:
+    check_tensor(name, tensor, (None,) * tensor.ndim, dtype=torch.float32, device=torch.device("cpu"))
 
 
 def _array(tensor: Tensor | None) -> Any:
@@ -183,7 +159,7 @@ class _Render(torch.autograd.Function):
             camera.cy,
             width,
             height,
-            _array(background),
+            None if background is None else _array(background.to(torch.float32)),
             _array(features) if channels else None,
             image.numpy(),
             alpha.numpy(),
@@ -314,11 +290,12 @@ class Deferred:
         values, first, second = [], [], []
         for name in PARAMETERS:
             value = getattr(gaussians, name)
-            _expect(name, value, tuple(value.shape))
             for kind, tensor in zip(
                 ("", "exp_avg of ", "exp_avg_sq of "), (value, *moments[name]), strict=True
             ):
-                _expect(kind + name, tensor, tuple(value.shape))
+                check_tensor(
+                    kind + name, tensor, tuple(value.shape), dtype=torch.float32, device=torch.device("cpu")
+                )
                 if not tensor.is_contiguous():
                     raise ValueError(f"{kind}{name}: expected a contiguous tensor")
             values.append(value.detach().numpy())

@@ -1,6 +1,8 @@
 // What the mathematics is written in: functions that compile for host and device, over a number type
 // that is float (CUDA, scalar code) or a vector of floats (cpu/simd.h).
 //
+// min and max give their second argument where either is NaN: the one that may be stands second.
+//
 // A template over Real uses + - * /, comparisons (giving bool or a mask), &, |, ! of those, and
 // fma, min, max, sqrt, abs, exp, log2, select(mask, a, b), found by argument-dependent lookup for vectors and here
 // for float.

@@ -114,8 +114,9 @@ SPLAT_HD Projection<Real> project(const View& view, const Raw<Real>& g, bool ant
     o.u = min(max(ux, Real(view.u_min)), Real(view.u_max));
     o.v = min(max(vy, Real(view.v_min)), Real(view.v_max));
 
-    o.norm_inv = one / sqrt(g.quat[0] * g.quat[0] + g.quat[1] * g.quat[1] + g.quat[2] * g.quat[2] +
-                            g.quat[3] * g.quat[3]);
+    // A zero quaternion is no rotation.
+    o.norm_inv = one / sqrt(max(Real(1e-37f), g.quat[0] * g.quat[0] + g.quat[1] * g.quat[1] +
+                                                  g.quat[2] * g.quat[2] + g.quat[3] * g.quat[3]));
     for (int i = 0; i < 4; ++i) o.n[i] = g.quat[i] * o.norm_inv;
     const Real w = o.n[0], x = o.n[1], y = o.n[2], z = o.n[3];
     o.turn[0] = {one - two * (y * y + z * z), two * (x * y - w * z), two * (x * z + w * y)};

@@ -345,7 +345,7 @@ SPLAT_INLINE float sum(F a) {
 
 // 2^a for a in [-126, 126] (clamped), relative error about 1e-7.
 SPLAT_INLINE F exp2(F a) {
-    a = min(max(a, F(-126.0f)), F(126.0f));
+    a = min(F(126.0f), max(F(-126.0f), a));
     const F whole = round(a);
     const F f = a - whole;
     F p = F(1.535336188319500e-4f);
@@ -358,9 +358,9 @@ SPLAT_INLINE F exp2(F a) {
     return p * as_float((truncate(whole) + I(127)).shift_left<23>());
 }
 
-// e^a; 2^a with the product in two parts, so that the error does not grow with a.
+// e^a, NaN where a is; 2^a with the product in two parts, so that the error does not grow with a.
 SPLAT_INLINE F exp(F a) {
-    a = min(max(a, F(-87.3f)), F(87.3f));
+    a = min(F(87.3f), max(F(-87.3f), a));
     const F whole = round(a * F(1.44269504f));
     F f = fnma(whole, F(0.693359375f), a);
     f = fnma(whole, F(-2.12194440e-4f), f);

@@ -9,6 +9,7 @@ namespace {
 // Beyond this a float is treated as not finite (NaN compares false).
 constexpr float kHuge = 1e30f;
 
+// Not clamped yet.
 SPLAT_INLINE Vec3<F> colours(const View& view, const SceneArrays& scene, int64_t first, int64_t end, I lanes,
                              Vec3<F> mean) {
     const int used = sh_coefficients(scene.degree);
@@ -20,7 +21,6 @@ SPLAT_INLINE Vec3<F> colours(const View& view, const SceneArrays& scene, int64_t
     for (int c = 0; c < 3; ++c) {
         rgb[c] = F(kShOffset);
         for (int k = 0; k < used; ++k) rgb[c] = fma(basis[k], sh[3 * k + c], rgb[c]);
-        rgb[c] = max(rgb[c], F(0.0f));
     }
     return {rgb[0], rgb[1], rgb[2]};
 }
@@ -63,10 +63,10 @@ int64_t project_range(const View& view, const SceneArrays& scene, int64_t begin,
             mask &= bits(sane);
             for (int i = 0; i < n; ++i) visible[first + i] = mask >> i & 1;
         }
-        const F scale(kWhitenScale);
+        const F scale(kWhitenScale), zero(0.0f);
         F rows[kLanes] = {o.x,      o.y,      o.p * scale, o.q * scale, o.r * scale, log_opacity,
-                          colour.x, colour.y, colour.z,    o.point.z,   limit,       F(0.0f),
-                          F(0.0f),  F(0.0f),  F(0.0f),     F(0.0f)};
+                          max(colour.x, zero), max(colour.y, zero), max(colour.z, zero), o.point.z, limit,
+                          zero, zero, zero, zero, zero};
         alignas(64) int32_t depth_bits[kLanes];
         as_int(o.point.z).store(depth_bits);
         transpose(rows);

@@ -15,14 +15,14 @@ struct Local {
     alignas(64) float sh[48 * kLanes];
 };
 
-SPLAT_INLINE void interleave(float* to, int stride, int offset, F values) {
+__attribute__((noinline)) void interleave(float* to, int stride, int offset, F values) {
     alignas(64) float lane[kLanes];
     values.store(lane);
     for (int i = 0; i < kLanes; ++i) to[stride * i + offset] = lane[i];
 }
 
 // Lanes that are not drawn get zeros. `pose` (kPose vectors) is added to unless null.
-SPLAT_INLINE void gradients(const ProjectBackward& a, int64_t first, int64_t end, M drawn, Local& out, F* pose) {
+__attribute__((noinline)) void gradients(const ProjectBackward& a, int64_t first, int64_t end, M drawn, Local& out, F* pose) {
     const I lanes = clamped_lanes(first, end);
     const uint32_t mask = bits(drawn);
     const Raw<F> raw = load_raw(a.scene, first, lanes);
