@@ -189,37 +189,44 @@ template <class Real>
 SPLAT_HD void project_backward(const View& view, const Raw<Real>& raw, const Projection<Real>& o,
                                const ImageGradient<Real>& d, bool antialiased, RawGradient<Real>& out,
                                PoseGradient<Real>& pose) {
-    const Real zero(0.0f), half(0.5f), one(1.0f), two(2.0f);
+    const Real zero(0.0f), one(1.0f), two(2.0f);
     Real dx2, dy2;
     centre_gradient(o.p, o.q, o.r, d, dx2, dy2);
 
-    // dLoss/dCov = -L^T [guu guv; guv gvv] L / 2 with L = [p -q; 0 r], as a symmetric matrix.
-    const Real e01 = o.r * d.guv - o.q * d.guu;
-    const Real d00 = -half * o.p * o.p * d.guu;
-    const Real d01 = -half * o.p * e01;
-    const Real d11 = -half * (o.r * (o.r * d.gvv - o.q * d.guv) - o.q * e01);
+    // Columns of the half axes whitened: w = L a with L = [p -q; 0 r]. Its first row is p / yy times
+    // yy a0 - xy a1 = a1 x minors + eps a0, which does not cancel for needles as p a0 - q a1 would.
+    const Real eps(kEps2d);
+    const Vec3<Real> along0 = cross(o.a1, o.minors);
+    const Vec3<Real> w0 = (o.p * o.r * o.r) * (along0 + eps * o.a0), w1 = o.r * o.a1;
+    // dLoss/dCov = -L^T G L / 2 with G = [guu guv; guv gvv], hence dLoss/da = -L^T G w.
+    const Vec3<Real> h0 = d.guu * w0 + d.guv * w1, h1 = d.guv * w0 + d.gvv * w1;
+    Vec3<Real> da0 = -o.p * h0;
+    Vec3<Real> da1 = o.q * h0 - o.r * h1;
+    // A scale multiplies its column, so that its derivative is a . dLoss/da = -w . G w.
+    out.log_scale = {-(w0.x * h0.x + w1.x * h1.x), -(w0.y * h0.y + w1.y * h1.y), -(w0.z * h0.z + w1.z * h1.z)};
 
-    Vec3<Real> da0 = (two * d00) * o.a0 + (two * d01) * o.a1;
-    Vec3<Real> da1 = (two * d01) * o.a0 + (two * d11) * o.a1;
-
-    // alpha = o exp(-sigma): dLoss/do = -sum(g) / o, in terms of the logit without a division.
+    // alpha = o exp(-sigma): dLoss/do = -sum(g) / o, in terms of the logit without a division. 1 - o is taken
+    // as sigmoid(-logit), which does not cancel near 1.
     const Real dlog_opacity = -d.g;
-    out.logit = dlog_opacity * (one - o.opacity_raw);
+    out.logit = dlog_opacity * sigmoid(-raw.logit);
     if (antialiased) {
-        // log o' = log o + log(det / det') / 2. With d(log det)/da through the unit minors:
-        // d(det) = 2 minors . d(minors); det' = det + eps (sxx + syy) + eps^2.
+        // log o' = log o + log(det / det') / 2 with det' = det + eps (sxx + syy) + eps^2, and
+        // d(det) = 2 minors . d(minors). 1 / det - 1 / det' in a form that does not cancel.
         const auto flat = o.det <= zero;
-        const Real inv_det = select(flat, zero, one / select(flat, one, o.det));
         const Real inv_filtered = one / o.det_filtered;
-        const Real dtrace = select(flat, zero, -half * Real(kEps2d) * inv_filtered * dlog_opacity);
-        const Vec3<Real> dminors = (dlog_opacity * (inv_det - select(flat, zero, inv_filtered))) * o.minors;
-        da0 = da0 + (two * dtrace) * o.a0 + cross(o.a1, dminors);
-        da1 = da1 + (two * dtrace) * o.a1 + cross(dminors, o.a0);
+        const Real spread = eps * (o.xx + o.yy - eps) * inv_filtered / select(flat, one, o.det);
+        const Real dminors = select(flat, zero, dlog_opacity * spread);
+        const Real dtrace = select(flat, zero, -eps * inv_filtered * dlog_opacity);
+        da0 = da0 + dtrace * o.a0 + dminors * along0;
+        da1 = da1 + dtrace * o.a1 + dminors * cross(o.minors, o.a0);
+        const Real mx = o.minors.x * o.minors.x, my = o.minors.y * o.minors.y, mz = o.minors.z * o.minors.z;
+        out.log_scale = out.log_scale +
+                        Vec3<Real>{dtrace * (o.a0.x * o.a0.x + o.a1.x * o.a1.x) + dminors * (my + mz),
+                                   dtrace * (o.a0.y * o.a0.y + o.a1.y * o.a1.y) + dminors * (mz + mx),
+                                   dtrace * (o.a0.z * o.a0.z + o.a1.z * o.a1.z) + dminors * (mx + my)};
     }
 
     // a_rk = (t_r . turn column k) scale_k.
-    out.log_scale = {da0.x * o.a0.x + da1.x * o.a1.x, da0.y * o.a0.y + da1.y * o.a1.y,
-                     da0.z * o.a0.z + da1.z * o.a1.z};
     const Vec3<Real> b0{da0.x * o.scale.x, da0.y * o.scale.y, da0.z * o.scale.z};
     const Vec3<Real> b1{da1.x * o.scale.x, da1.y * o.scale.y, da1.z * o.scale.z};
     const Vec3<Real> dt0{dot(o.turn[0], b0), dot(o.turn[1], b0), dot(o.turn[2], b0)};
