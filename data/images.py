@@ -141,7 +141,7 @@ def _oriented(pixels: np.ndarray, orientation: int) -> np.ndarray:
         pixels = pixels[::-1]
     if orientation in (2, 3, 6, 7):
         pixels = pixels[:, ::-1]
-    return pixels
+    return np.ascontiguousarray(pixels)
 
 
 def decode_mask(path: Path, width: int, height: int, orientation: int = 1) -> np.ndarray:

@@ -29,7 +29,7 @@ def read_points(path: Path, report: Report) -> Points | None:
         return _read(path)
     except DatasetError as error:
         report.error(error)
-    except (OSError, ValueError, UnicodeDecodeError) as error:
+    except (OSError, ValueError, IndexError, OverflowError) as error:
         report.error(DatasetError("points-damaged", path, f"cannot be read ({error})", _REMEDY))
     return None
 
@@ -38,7 +38,8 @@ def _read(path: Path) -> Points | None:
     if not path.is_file():
         raise DatasetError("points-missing", path, "no such point cloud", "put it back or drop ply_file_path")
     data = path.read_bytes()
-    head, mark, body = data.partition(b"end_header\n")
+    head, mark, rest = data.partition(b"end_header")
+    body = rest.partition(b"\n")[2]
     lines = [line.split() for line in head.decode("ascii", "replace").splitlines()]
     if not mark or not lines or lines[0] != ["ply"]:
         raise DatasetError("points-damaged", path, "is not a PLY file", _REMEDY)
@@ -47,6 +48,8 @@ def _read(path: Path) -> Points | None:
     if form not in _ORDER or not elements or elements[0][1] != "vertex":
         raise DatasetError("points-damaged", path, "does not begin with its vertices", _REMEDY)
     count = int(elements[0][2])
+    if count < 0:
+        raise DatasetError("points-damaged", path, f"announces {count} points", _REMEDY)
     fields = []
     for line in lines[lines.index(elements[0]) + 1 :]:
         if line[:1] == ["element"]:
@@ -59,9 +62,10 @@ def _read(path: Path) -> Points | None:
     if not {"x", "y", "z"} <= set(layout.names or ()):
         raise DatasetError("points-damaged", path, "has no x, y, z", _REMEDY)
     if form == "ascii":
-        rows = np.array([line.split()[: len(fields)] for line in body.splitlines()[:count]], dtype=np.float64)
-        table = {name: rows[:, column] for column, (name, _) in enumerate(fields)} if len(rows) else {}
-        complete = len(rows) == count
+        rows = [line.split()[: len(fields)] for line in body.splitlines()[:count]]
+        complete = len(rows) == count and all(len(row) == len(fields) for row in rows)
+        values = np.array(rows if complete else [], dtype=np.float64).reshape(-1, len(fields))
+        table = {name: values[:, column] for column, (name, _) in enumerate(fields)}
     else:
         complete = len(body) >= count * layout.itemsize
         vertices = np.frombuffer(body, layout, count) if complete else np.empty(0, layout)
