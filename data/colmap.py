@@ -14,7 +14,7 @@ import torch
 from splat.data import colmap_binary
 from splat.data.frames import View, build_frames
 from splat.data.images import list_images
-from splat.data.intrinsics import Intrinsics
+from splat.data.intrinsics import MODELS, Intrinsics
 from splat.data.problems import DatasetError, Report
 from splat.data.scene import Frame, Points, Scene, Tracks
 
@@ -133,15 +133,32 @@ def read_model(model: Model):
         except Exception as error:
             raise _refused(folder, error) from error
         return reconstruction, binary
+    _check_camera_models(folder / "cameras.txt")
     reconstruction = pycolmap.Reconstruction()
-    try:
-        reconstruction.read_text(str(folder))
-    except Exception as error:
-        raise _refused(folder, error) from error
-    _check_counts(folder, reconstruction)
     with tempfile.TemporaryDirectory(prefix="splat-") as scratch:
-        reconstruction.write_binary(scratch)
-        return reconstruction, colmap_binary.validate(Path(scratch))
+        try:
+            reconstruction.read_text(str(folder))
+            _check_counts(folder, reconstruction)
+            reconstruction.write_binary(scratch)
+        except DatasetError:
+            raise
+        except Exception as error:
+            raise _refused(folder, error) from error
+        try:
+            return reconstruction, colmap_binary.validate(Path(scratch))
+        except DatasetError as error:  # of the user's file, not of its copy
+            path = folder / error.path.with_suffix(".txt").name
+            raise DatasetError(error.code, path, error.cause, error.remedy) from error
+
+
+def _check_camera_models(path: Path) -> None:
+    """Name a camera model that nobody knows: pycolmap only says that there is one."""
+    known = [name for name, *_ in MODELS]
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        words = line.split()
+        if len(words) > 1 and not words[0].startswith("#") and words[1] not in known:
+            remedy = f"use one of {', '.join(known)}"
+            raise DatasetError("camera-model", path, f"unknown camera model {words[1]!r}", remedy)
 
 
 def _check_counts(folder: Path, reconstruction) -> None:
