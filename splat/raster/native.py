@@ -31,6 +31,10 @@ class NativeBackend:
         # Memory of finished renders, for the next ones. append and pop are atomic.
         self._free: list[Any] = []
 
+    def deferred(self) -> Deferred:
+        """What makes the next step a fused one; see `Deferred`."""
+        return Deferred()
+
     def render(self, gaussians: Gaussians, camera: Camera, options: RenderOptions) -> RenderOutput:
         request = _Request.check(gaussians, camera, options)
         deferred = options.deferred

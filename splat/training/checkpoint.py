@@ -53,7 +53,7 @@ def load(path: Path) -> dict[str, Any]:
 
 def load_latest(folder: RunFolder) -> tuple[dict[str, Any] | None, list[str]]:
     """The newest checkpoint that can be read (None if there is none) and a warning for each that cannot."""
-    warnings = []
+    warnings: list[str] = []
     for _, path in reversed(listed(folder)):
         try:
             return load(path), warnings

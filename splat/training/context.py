@@ -56,7 +56,7 @@ class Field:
 
 @dataclass
 class Context:
-    """The state of a run, handed to every hook.
+    """The state of a run, handed to every hook; what belongs to a step is None before the first one.
 
     Attributes:
         config: the run's TrainConfig.
@@ -89,11 +89,11 @@ class Context:
     fields: dict[str, Field] = field(default_factory=dict)
     step: int = 0
     training: bool = True
-    camera: Camera | None = None
     view: int = -1
-    target: Tensor | None = None
+    camera: Camera = None  # type: ignore[assignment]
+    target: Tensor = None  # type: ignore[assignment]
     mask: Tensor | None = None
-    output: RenderOutput | None = None
+    output: RenderOutput = None  # type: ignore[assignment]
     further: list[RenderOutput] = field(default_factory=list)
     scalars: dict[str, float] = field(default_factory=dict)
     rates: dict[str, float] = field(default_factory=dict)

@@ -170,9 +170,10 @@ class Edits:
         parameters = {name: getattr(g, name).index_select(0, source) for name in PARAMETERS}
         extras = self._gathered(g.extras, self.optimizer.extras, source, fresh, copies)
         state = self._gathered(self.state, self._tracked, source, fresh, copies)
-        moments = {}
-        for name, pair in self.optimizer.moments.items():
-            moments[name] = pair if keep_moments else tuple(m.index_select(0, source) for m in pair)
+        moments = dict(self.optimizer.moments)
+        if not keep_moments:
+            for name, (first, second) in moments.items():
+                moments[name] = first.index_select(0, source), second.index_select(0, source)
         for name, rows in values.items():
             moved = parameters[name] if name in parameters else extras[name]
             moved[fresh] = rows

@@ -71,6 +71,7 @@ class Evaluation:
         return ", ".join(parts)
 
 
+@torch.no_grad()
 def evaluate(
     draw: Draw,
     dataset: Dataset,

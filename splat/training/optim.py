@@ -162,8 +162,9 @@ class GaussianAdam:
                 continue
             adam_step(value, grad, *self.moments[name], rates["shN"], self.count)
             # The base colour has a rate of its own: what is missing is the same direction once more.
-            base = [m[:, :1] for m in self.moments[name]]
-            value[:, :1] -= (rates["sh0"] - rates["shN"]) * _direction(*base, self.count)
+            first, second = self.moments[name]
+            direction = _direction(first[:, :1], second[:, :1], self.count)
+            value[:, :1] -= (rates["sh0"] - rates["shN"]) * direction
 
     @torch.no_grad()
     def step_fused(self, deferred: Any, rates: dict[str, float], penalties: dict[str, float]) -> None:

@@ -71,7 +71,8 @@ def train(
         DeviceError: memory ran out; the state is saved.
         SplatError: a parameter became NaN or infinite, or data, disk or settings are at fault.
     """
-    state, warnings = None, []
+    state: dict[str, Any] | None = None
+    warnings: list[str] = []
     if resume is not None:
         folder = RunFolder.open(resume)
         data = data or folder.read_data()
@@ -137,7 +138,7 @@ class _Run:
                     self.save()
                 self.trainer.run()
                 if self._signal is not None:
-                    self._interrupted()
+                    self._interrupted(self._signal)
                 self.save()
                 if self.evaluation is None or self.evaluation.step != self.ctx.step:
                     self._score()
@@ -194,8 +195,6 @@ class _Run:
 
     def _record(self) -> None:
         ctx = self.ctx
-        assert ctx.output is not None
-        assert ctx.target is not None
         truth = ctx.target.float() / 255
         latest = float(psnr(ctx.output.image.detach().clamp(0, 1), truth, ctx.mask))
         self._psnr = latest if math.isnan(self._psnr) else 0.9 * self._psnr + 0.1 * latest
@@ -244,9 +243,9 @@ class _Run:
         floats = sum(3 * v[0].numel() for _, v in self.ctx.gaussians.named_tensors() if len(v))
         require_disk(self.folder.path, _CHECKPOINTS * 4 * floats * count)
 
-    def _interrupted(self) -> None:
+    def _interrupted(self, number: int) -> None:
         self.save()
-        name = signal.Signals(self._signal).name
+        name = signal.Signals(number).name
         raise Interrupted(
             f"{name}: stopped after step {self.ctx.step:,}, everything is saved; "
             f"go on with: splat train --resume {self.folder.path}"
@@ -257,7 +256,7 @@ class _Run:
         for field in (self.ctx.main, *self.ctx.fields.values()):
             for _, value in field.optimizer.trained():
                 value.grad = None
-        self.ctx.output, self.ctx.further = None, []
+        self.ctx.further = []
         gc.collect()
         count, step = len(self.ctx.gaussians), self.ctx.step
         try:
