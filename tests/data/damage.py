@@ -50,7 +50,7 @@ def damaged(data: bytes, generator: np.random.Generator) -> bytes:
 
 
 def main(source: Path, scratch: Path, cases: int, suffix: str) -> None:
-    files = sorted(source.glob(f"*{suffix}"))
+    files = [source / f"{name}{suffix}" for name in ("cameras", "images", "points3D")]
     kept = {file.name: file.read_bytes() for file in files}
     for case in range(cases):
         print("case", case, flush=True)

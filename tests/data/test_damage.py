@@ -6,19 +6,19 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pycolmap
 import pytest
+import torch
 from hypothesis import settings
 
 from splat.core import DataError
 from splat.data import read_scene
-from splat.data.colmap import Model, read_model
 
 
 @pytest.fixture(scope="module")
 def text_model(small_sample, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("text")
-    reconstruction, _ = read_model(Model(small_sample / "sparse" / "0", ".bin"))
-    reconstruction.write_text(str(folder))
+    pycolmap.Reconstruction(str(small_sample / "sparse" / "0")).write_text(str(folder))
     return folder
 
 
@@ -37,7 +37,7 @@ def test_damaged_models_in_a_child_process(suffix, small_sample, text_model, tmp
     assert [line for line in lines if line.startswith("FAILED")] == []
 
 
-@pytest.mark.parametrize("name", ["cameras.bin", "images.bin", "points3D.bin", "rigs.bin", "frames.bin"])
+@pytest.mark.parametrize("name", ["cameras.bin", "images.bin", "points3D.bin"])
 @pytest.mark.parametrize("share", [0.0, 0.3, 0.99])
 def test_truncated_file_is_named(name, share, sample):
     path = sample / "sparse" / "0" / name
@@ -50,7 +50,7 @@ def test_truncated_file_is_named(name, share, sample):
     assert first.endswith("; copy the model again, or run COLMAP's mapper again")
 
 
-@pytest.mark.parametrize("name", ["cameras.bin", "images.bin", "points3D.bin", "rigs.bin", "frames.bin"])
+@pytest.mark.parametrize("name", ["cameras.bin", "images.bin", "points3D.bin"])
 def test_missing_file_is_named(name, sample):
     path = sample / "sparse" / "0" / name
     path.unlink()
@@ -67,15 +67,39 @@ def test_truncated_text_is_named(text_model, sample):
     points = sample / "sparse" / "0" / "points3D.txt"
     lines = points.read_text().splitlines(keepends=True)
     points.write_text("".join(lines[:-20]))
-    with pytest.raises(DataError, match=f"^{sample}.*(damaged|truncated).*; copy the model again"):
+    with pytest.raises(
+        DataError, match=f"^{points}: truncated: it announces 300 points and holds 280; copy the model again"
+    ):
         read_scene(sample)
 
 
-def test_older_models_without_rigs(sample):
-    """COLMAP before 3.12 wrote neither rigs nor frames."""
+@pytest.mark.parametrize("content", [None, b"", b"\xff" * 50])
+def test_rigs_and_frames_are_not_needed(content, sample, small_sample):
+    """COLMAP before 3.12 wrote neither; each image has its own pose besides."""
     for name in ("rigs.bin", "frames.bin"):
-        (sample / "sparse" / "0" / name).unlink()
-    assert len(read_scene(sample).frames) == 6
+        path = sample / "sparse" / "0" / name
+        path.unlink()
+        if content is not None:
+            path.write_bytes(content)
+    for a, b in zip(read_scene(sample).frames, read_scene(small_sample).frames, strict=True):
+        assert torch.equal(a.camera.world_to_camera, b.camera.world_to_camera)
+
+
+def test_models_edited_by_hand(text_model, sample):
+    """Images taken out while points, tracks and frames still speak of them: what is left is read."""
+    for path in (sample / "sparse" / "0").iterdir():
+        path.unlink()
+    for path in text_model.iterdir():
+        (sample / "sparse" / "0" / path.name).write_bytes(path.read_bytes())
+    images = sample / "sparse" / "0" / "images.txt"
+    lines = [line for line in images.read_text().splitlines() if not line.startswith("#")]
+    images.write_text("\n".join([*lines[:2], lines[2], "", *lines[4:6]]) + "\n")
+    scene = read_scene(sample)
+    assert len(scene.frames) == 3
+    assert scene.points is not None
+    assert scene.points.tracks is not None
+    assert len(scene.points) == 300
+    assert set(scene.points.tracks.frames.tolist()) == {0, 1, 2}
 
 
 def test_text_and_binary_read_alike(text_model, small_sample, sample):

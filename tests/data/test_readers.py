@@ -266,7 +266,7 @@ def test_duplicate_names(sample):
     path.write_bytes(path.read_bytes().replace(b"view_001.png", b"view_000.png"))
     assert (
         first_line(sample)
-        == f"{path}: two images have the name view_000.png; remove one of them from the model"
+        == f"{path}: lists the photograph view_000.png more than once; remove one of them from the model"
     )
 
 
