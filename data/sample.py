@@ -88,7 +88,7 @@ def render_sample(world: World, camera: Camera, samples: int = 2) -> SampleView:
             # Averaged as displayed: what an area average of a larger photograph would give.
             fine += to_srgb(world.shade(origins, directions)[0])
     image[rough] = fine / samples**2
-    image = (image * 255 + 0.5).astype(np.uint8).reshape(height, width, 3)
+    photograph = (image * 255 + 0.5).astype(np.uint8).reshape(height, width, 3)
     origins, directions = _rays(camera, 0.5, 0.5, np.float64)
     distance, body = world.hit(origins, directions)
     points = origins + distance[:, None] * directions
@@ -96,7 +96,7 @@ def render_sample(world: World, camera: Camera, samples: int = 2) -> SampleView:
     depth = (points @ pose[2, :3] + pose[2, 3]).reshape(height, width)
     normal = world.normals(points, body).reshape(height, width, 3)
     foreground = (body != len(world.bodies) - 1).reshape(height, width)
-    return SampleView(camera, image, depth.astype(np.float32), normal.astype(np.float32), foreground)
+    return SampleView(camera, photograph, depth.astype(np.float32), normal.astype(np.float32), foreground)
 
 
 def write_sample(

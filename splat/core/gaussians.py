@@ -76,11 +76,8 @@ class Gaussians:
 
     def map(self, function: Callable[[Tensor], Tensor]) -> Gaussians:
         """The same scene with `function` applied to every tensor."""
-        return replace(
-            self,
-            **{name: function(getattr(self, name)) for name in PARAMETERS},
-            extras={name: function(value) for name, value in self.extras.items()},
-        )
+        changes: dict[str, Any] = {name: function(getattr(self, name)) for name in PARAMETERS}
+        return replace(self, **changes, extras={name: function(value) for name, value in self.extras.items()})
 
     def to(self, *args: Any, **kwargs: Any) -> Gaussians:
         return self.map(lambda t: t.to(*args, **kwargs))
@@ -112,9 +109,12 @@ class Gaussians:
             ):
                 if value != expected:
                     raise ValueError(f"cat: {what} of scene {number} is {value}, of scene 0 {expected}")
+        joined: dict[str, Any] = {
+            name: torch.cat([getattr(scene, name) for scene in scenes]) for name in PARAMETERS
+        }
         return replace(
             first,
-            **{name: torch.cat([getattr(scene, name) for scene in scenes]) for name in PARAMETERS},
+            **joined,
             extras={name: torch.cat([scene.extras[name] for scene in scenes]) for name in first.extras},
         )
 

@@ -107,8 +107,10 @@ class _Drawing:
         width = self.camera.width
         centres = torch.stack([place % width, place // width], -1).to(self.channels) + 0.5
 
-        def blend(*inputs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-            return _blend(centres, members, *inputs, on_offsets=self._take_absgrad)
+        def blend(
+            means2d: Tensor, conics: Tensor, opacities: Tensor, channels: Tensor
+        ) -> tuple[Tensor, Tensor, Tensor]:
+            return _blend(centres, members, means2d, conics, opacities, channels, self._take_absgrad)
 
         shown = self.shown
         inputs = [t[members] for t in (shown.means2d, shown.conics, shown.opacities, self.channels)]
