@@ -24,8 +24,8 @@ from splat.data.scene import Frame, Scene
 
 __all__ = ["CHECKS", "Finding", "check_dataset"]
 
-_FEW_VIEWS = 10  # sparse-view methods begin here
-_FEW_POINTS = 100
+_FEW_VIEWS = 20
+_FEW_POINTS = 500
 _LARGE_ERROR = 2.0  # pixels; good models stay near 1
 _NEAR = 0.01  # the rasterizer's near plane, world units
 _FREE_BYTES = 2 << 30
@@ -172,7 +172,9 @@ def _views(context: Context) -> None:
     count = len(context.scene.frames)
     if count < _FEW_VIEWS:
         message = f"{context.scene.root}: only {count} views"
-        context.report.warn("few-views", message, "take more photographs: 20 and more give a full scene")
+        context.report.warn(
+            "few-views", message, "take more photographs: {_FEW_VIEWS} and more give a full scene"
+        )
 
 
 def _poses(context: Context) -> None:
