@@ -79,6 +79,37 @@ def crowd(count: int) -> Gaussians:
     return scene
 
 
+def wires(count: int) -> Gaussians:
+    """Some 3,000 times as long as thick and hundreds of pixels long."""
+    scene = ordinary(count, seed=6)
+    scene.means -= torch.tensor([0.0, 0.0, 1.5])
+    scene.log_scales[:] = torch.tensor([-7.0, 1.0, -7.0]) + 0.5 * scene.log_scales
+    return scene
+
+
+def certain(count: int) -> Gaussians:
+    """Opacities that float32 cannot tell from 1, and some that it cannot tell from 0."""
+    scene = ordinary(count, seed=7)
+    scene.logit_opacities = 15 * torch.sign(scene.logit_opacities + 0.5)
+    return scene
+
+
+def turns(count: int) -> Gaussians:
+    """Quaternions from 1e-12 to 1e12 long."""
+    scene = ordinary(count, seed=8)
+    scene.quats *= 10 ** torch.linspace(-12, 12, count)[:, None]
+    return scene
+
+
+def inside(count: int) -> Gaussians:
+    """The camera stands in the midst of faint Gaussians as large as the scene."""
+    scene = ordinary(count, seed=9)
+    scene.means -= torch.tensor([0.0, 0.0, 3.0])
+    scene.log_scales[: count // 4] += 4
+    scene.logit_opacities[: count // 4] -= 3
+    return scene
+
+
 SCENES = {
     "ordinary": ordinary,
     "needles": needles,
@@ -86,6 +117,10 @@ SCENES = {
     "near plane": near_plane,
     "opacities": opacities,
     "crowd": crowd,
+    "wires": wires,
+    "certain": certain,
+    "turns": turns,
+    "inside": inside,
 }
 
 

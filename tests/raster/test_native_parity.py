@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from hostile import OUTPUTS, SCENES, STATISTICS, camera, ordinary, run
+from hostile import OUTPUTS, SCENES, STATISTICS, camera, ordinary, run, wires
 from torch import Tensor
 
 from splat.raster import RenderOptions, render
@@ -56,6 +56,36 @@ def test_outputs_and_gradients(kind: str, antialiased: bool) -> None:
         value = getattr(truth, name).double()
         assert (getattr(got, name).double() - value).norm() <= 1e-3 * value.norm(), name
     assert_gradients_agree(gradients, expected)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"cx": -40.0, "cy": 110.0},
+        {"width": 1, "height": 1, "fx": 1.0, "fy": 1.0, "cx": 0.5, "cy": 0.5},
+        {"fx": 600.0, "fy": 30.0},
+    ],
+    ids=["principal point outside", "one pixel", "unequal focal lengths"],
+)
+def test_views(change: dict[str, float]) -> None:
+    scene, view = ordinary(600), replace(camera(), **change)
+    got, gradients = run(scene, view, "cpu", torch.float32, features=2)
+    truth, expected = run(scene, view, "reference", torch.float64, features=2)
+    assert (truth.radii > 0).sum() > 10
+    for name in OUTPUTS:
+        value = getattr(truth, name).detach()
+        error = (getattr(got, name).detach().double() - value).abs() / (1 + value.abs())
+        assert (error > 2e-5).double().mean() <= FLIP_SHARE, name
+    assert_gradients_agree(gradients, expected)
+
+
+def test_lengths_of_needles_beyond_the_picture() -> None:
+    """Thousands of pixels long: the length's gradient is 1e-7 of what its parts would be in pixel coordinates."""
+    scene, view = wires(600), camera()
+    scene.log_scales[:, 1] += 2
+    _, gradients = run(scene, view, "cpu", torch.float32)
+    _, expected = run(scene, view, "reference", torch.float64)
+    assert_gradients_agree({"log_scales": gradients["log_scales"]}, {"log_scales": expected["log_scales"]})
 
 
 @pytest.mark.parametrize("coefficients", [1, 4, 9])
