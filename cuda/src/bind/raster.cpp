@@ -114,6 +114,21 @@ void raster(nb::module_& m) {
         .def("fused_step", &fused_step, array("parameters"), "degree"_a, "antialiased"_a, array("first"),
              array("second"), "rates"_a, "step"_a, "beta1"_a, "beta2"_a, "eps"_a, "opacity_penalty"_a,
              "scale_penalty"_a, "threads"_a)
+        .def_prop_ro(
+            "times",
+            [](const Raster& raster) {
+                const cpu::StageTimes& t = raster.times();
+                nb::dict d;
+                d["project"] = t.project;
+                d["bin"] = t.bin;
+                d["blend"] = t.blend;
+                d["blend_backward"] = t.blend_backward;
+                d["reduce"] = t.reduce;
+                d["project_backward"] = t.project_backward;
+                d["fused_step"] = t.fused_step;
+                return d;
+            },
+            "Milliseconds of the stages in the last calls.")
         .def_prop_ro("instances", &Raster::instances, "(Gaussian, tile) pairs of the last render.")
         .def_prop_ro("visible", &Raster::visible, "Gaussians drawn in the last render.");
 }

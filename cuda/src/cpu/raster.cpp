@@ -1,15 +1,22 @@
 #include "raster.h"
 
 #include <cstring>
+#include <utility>
 #include <vector>
 
 #include "thread_pool.h"
 
 namespace splat::cpu {
 
+double Raster::lap() {
+    const auto before = std::exchange(lap_, std::chrono::steady_clock::now());
+    return std::chrono::duration<double, std::milli>(lap_ - before).count();
+}
+
 void Raster::forward(const View& view, const SceneArrays& scene, const float* background, const float* features,
                      int channels, const ForwardOutputs& out, int threads) {
     const RasterKernels& kernels = raster_kernels();
+    lap();
     view_ = view;
     count_ = scene.count;
     channels_ = channels;
@@ -31,7 +38,9 @@ void Raster::forward(const View& view, const SceneArrays& scene, const float* ba
         std::memmove(keys_.get() + visible, keys_.get() + task * kRange, found[task] * sizeof(uint64_t));
         visible += found[task];
     }
+    times_.project = lap();
     binning_.run(grid_, splats_.get(), keys_, visible, threads);
+    times_.bin = lap();
 
     const size_t pixels = static_cast<size_t>(binning_.tiles()) * kTilePixels;
     BlendForward a{};
@@ -58,6 +67,7 @@ void Raster::forward(const View& view, const SceneArrays& scene, const float* ba
         std::memset(a.contribution, 0, instances() * sizeof(float));
     }
     parallel_for(threads, binning_.tiles(), [&](int64_t tile) { kernels.blend_forward(a, tile); });
+    times_.blend = lap();
 
     if (out.contribution || out.radii) {
         parallel_ranges(threads, visible, kRange, [&](int64_t begin, int64_t end) {
@@ -99,8 +109,11 @@ void Raster::blend_backward(const OutputGradients& v, const float* depth, const 
     a.rows = instance_rows_.resize(instances() * kRow);
     a.v_splat_features = v.features && v_features ? instance_features_.resize(instances() * channels_) : nullptr;
     a.scratch = v.depth || v.features ? sums_.resize(pixels * (1 + channels_)) : nullptr;
+    lap();
     parallel_for(threads, binning_.tiles(), [&](int64_t tile) { kernels.blend_backward(a, tile); });
+    times_.blend_backward = lap();
     reduce(a.v_splat_features ? v_features : nullptr, means2d, absolute, threads);
+    times_.reduce = lap();
 }
 
 // Adds up each Gaussian's instances in the order of the tiles: the same bits for any number of threads.
@@ -152,8 +165,10 @@ void Raster::project_backward(const SceneArrays& scene, float* const arrays[5], 
     constexpr int kPose = 15;
     const int64_t tasks = (count_ + kRange - 1) / kRange;
     a.pose = v_pose ? pose_.resize(tasks * kPose) : nullptr;
+    lap();
     parallel_ranges(threads, count_, kRange,
                     [&](int64_t begin, int64_t end) { kernels.project_backward(a, begin, end); });
+    times_.project_backward = lap();
     if (!v_pose) return;
     double total[kPose] = {};
     for (int64_t task = 0; task < tasks; ++task)
@@ -171,8 +186,10 @@ void Raster::project_backward(const SceneArrays& scene, float* const arrays[5], 
 void Raster::fused_step(const SceneArrays& scene, const FusedStep& step, int threads) {
     const RasterKernels& kernels = raster_kernels();
     const ProjectBackward a = backward_arguments(scene);
+    lap();
     parallel_ranges(threads, count_, kRange,
                     [&](int64_t begin, int64_t end) { kernels.fused_step(a, step, begin, end); });
+    times_.fused_step = lap();
 }
 
 }  // namespace splat::cpu

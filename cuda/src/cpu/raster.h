@@ -3,6 +3,8 @@
 
 #include <cstdint>
 
+#include <chrono>
+
 #include "binning.h"
 #include "buffer.h"
 #include "raster_kernels.h"
@@ -21,6 +23,11 @@ struct ForwardOutputs {
 // Gradients of the outputs; each may be null (zero).
 struct OutputGradients {
     const float *image, *alpha, *depth, *median_depth, *features;
+};
+
+// Milliseconds that the stages of the last calls took.
+struct StageTimes {
+    double project, bin, blend, blend_backward, reduce, project_backward, fused_step;
 };
 
 // Memory of one render, from forward to backward; reused by the next. Not for two renders at a time, but
@@ -46,11 +53,16 @@ public:
 
     uint64_t instances() const { return binning_.instances(); }
     int64_t visible() const { return binning_.visible(); }
+    const StageTimes& times() const { return times_; }
 
 private:
     void reduce(float* v_features, float* means2d, float* absolute, int threads);
+    // Milliseconds since the last call.
+    double lap();
     ProjectBackward backward_arguments(const SceneArrays& scene) const;
 
+    StageTimes times_{};
+    std::chrono::steady_clock::time_point lap_{};
     View view_{};
     Grid grid_{};
     float background_[3]{};
