@@ -12,7 +12,7 @@ from splat.training.losses import photometric
 from splat.training.optim import adam_step
 from splat.training.perview import moved
 
-_STEPS = 60
+_STEPS = 100
 _RATE = 1e-3
 
 
@@ -57,8 +57,8 @@ def fitted(
         leaf = xi.clone().requires_grad_()
         candidate = moved(camera, leaf, extent)
         loss = photometric(draw(candidate), target, mask)
-        if float(loss) < lowest:
-            lowest, best = float(loss), candidate.with_pose(candidate.world_to_camera.detach())
+        if loss.item() < lowest:
+            lowest, best = loss.item(), candidate.with_pose(candidate.world_to_camera.detach())
         (gradient,) = torch.autograd.grad(loss, leaf)
         adam_step(xi, gradient, first, second, _RATE * 0.05 ** (step / _STEPS), step + 1)
     return best

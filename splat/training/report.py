@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 import time
 from typing import Any
@@ -26,8 +27,8 @@ class Reporter:
         self._metrics = open(folder.metrics, "a", encoding="utf-8", buffering=1)  # noqa: SIM115
         self._board = _tensorboard(folder)
         self._live: Any = None
-        self._shown = 0.0
-        self._rate = _Rate()
+        self._shown = time.monotonic()
+        self._rate = _Rate(cut_to)
         if self._board is None:
             self.log("TensorBoard is not installed; metrics go to metrics.jsonl alone")
         if not quiet and sys.stdout.isatty():
@@ -61,10 +62,11 @@ class Reporter:
         """The progress line; `step` steps of `end` are done."""
         self._shown = time.monotonic()
         rate = self._rate.update(step)
-        left = (end - step) / rate if rate > 0 else 0.0
+        score = "-" if math.isnan(psnr) else f"{psnr:.2f}"
+        left = _clock((end - step) / rate) if rate > 0 else "-"
         line = (
-            f"step {step:,}/{end:,}  loss {loss:.4f}  PSNR {psnr:.2f}  {count:,} Gaussians  "
-            f"{memory.resident() / 1e6:,.0f} MB  {rate:.1f} it/s  ETA {_clock(left)}"
+            f"step {step:,}/{end:,}  loss {loss:.4f}  PSNR {score}  {count:,} Gaussians  "
+            f"{memory.resident() / 1e6:,.0f} MB  {rate:.1f} it/s  ETA {left}"
         )
         if self._live is not None:
             self._live.update(line)
@@ -83,13 +85,13 @@ class Reporter:
 class _Rate:
     """Steps per second, smoothed over the last few updates."""
 
-    def __init__(self) -> None:
-        self._last: tuple[float, int] | None = None
+    def __init__(self, step: int) -> None:
+        self._last = (time.monotonic(), step)
         self._value = 0.0
 
     def update(self, step: int) -> float:
         now = time.monotonic()
-        if self._last is not None and now > self._last[0] and step > self._last[1]:
+        if now > self._last[0] and step > self._last[1]:
             latest = (step - self._last[1]) / (now - self._last[0])
             self._value = latest if self._value == 0 else 0.7 * self._value + 0.3 * latest
         self._last = (now, step)

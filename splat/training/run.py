@@ -16,7 +16,8 @@ from typing import Any
 from splat.core import DataError, DeviceError, Interrupted, SplatError
 from splat.link import Commands, Slot, Snapshot
 from splat.training import checkpoint, guard, memory
-from splat.training.config import TrainConfig
+from splat.training.config import TrainConfig, to_yaml
+from splat.training.context import Field
 from splat.training.evaluate import Evaluation
 from splat.training.export import export_scene
 from splat.training.losses import psnr
@@ -29,7 +30,7 @@ from splat.training.trainer import Trainer
 SAVE_STEPS = 500
 SAVE_SECONDS = 60.0
 METRIC_STEPS = 10
-CHECK_STEPS = 50
+CHECK_STEPS = 10
 PUBLISH_SECONDS = 0.25
 _CHECKPOINTS = 4  # at a time: the last two, a scored one, the one being written
 
@@ -84,6 +85,8 @@ def train(
         session = assemble(config, dataset, strategies, state=state, commands=commands)
         if resume is None:
             folder = RunFolder.create(out, dataset.scene.name, config, data)
+        else:
+            write_text(folder.config, to_yaml(config))  # an extension holds for later resumes too
         reporter = Reporter(folder, quiet=quiet, cut_to=session.trainer.ctx.step)
         try:
             for warning in (*warnings, *dataset.scene.warnings):
@@ -167,6 +170,8 @@ class _Run:
         step = self.ctx.step
         if step % CHECK_STEPS == 0:
             self._check()
+        else:
+            guard.check_geometry(self._fields(), step)
         if step % METRIC_STEPS == 0:
             self._record()
         if self.reporter.due():
@@ -215,9 +220,11 @@ class _Run:
         """Every parameter is finite, or NotFinite names the step and the Gaussian."""
         if self._checked_step == self.ctx.step:
             return
-        fields = [self.ctx.main, *self.ctx.fields.values()]
-        guard.check(fields, self._checked_step + 1, self.ctx.step)
+        guard.check(self._fields(), self._checked_step + 1, self.ctx.step)
         self._checked_step = self.ctx.step
+
+    def _fields(self) -> list[Field]:
+        return [self.ctx.main, *self.ctx.fields.values()]
 
     def _score(self) -> None:
         if not self.session.dataset.test:
@@ -253,7 +260,7 @@ class _Run:
 
     def _out_of_memory(self, error: BaseException) -> None:
         """Save what there is, then DeviceError with what to lower."""
-        for field in (self.ctx.main, *self.ctx.fields.values()):
+        for field in self._fields():
             for _, value in field.optimizer.trained():
                 value.grad = None
         self.ctx.further = []

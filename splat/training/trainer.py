@@ -131,7 +131,9 @@ class Trainer:
         loss.backward()
         self.loss = loss.item()
         if not math.isfinite(self.loss):
-            guard.report(fields, ctx.step, ctx.step, f"the loss of view {view.camera.name!r} is {self.loss}")
+            guard.report(
+                fields, ctx.step + 1, ctx.step + 1, f"the loss of view {view.camera.name!r} is {self.loss}"
+            )
         if ctx.output is not drawn:
             ctx.output.means2d_grad, ctx.output.means2d_absgrad = drawn.means2d_grad, drawn.means2d_absgrad
         for strategy in self.strategies:

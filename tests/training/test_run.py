@@ -150,6 +150,7 @@ def test_a_finished_run_is_extended_past_its_horizon(train: Train, tmp_path: Pat
     train(out, steps=30)
     longer = train(resume=out, steps=50)
     assert longer.step == 50
+    assert RunFolder.open(out).read_config().steps == 50
     rates = {line["step"]: line["lr_means"] for line in metrics(out)}
     assert rates[40] == rates[50] < rates[30] < rates[10]
     assert rates[50] == pytest.approx(1.6e-6 * 3.3)
@@ -208,12 +209,21 @@ def test_nan_never_reaches_the_disk(train: Train, tmp_path: Path, monkeypatch: p
         ctx.gaussians.sh[2, 1, 0] = float("inf")
 
     out = tmp_path / "run"
-    with pytest.raises(guard.NotFinite, match=r"\(sh\)") as caught:
-        train(out, with_event(20, poison))
+    with pytest.raises(guard.NotFinite, match=r"one of the steps 11 to 20 .* \(sh\)") as caught:
+        train(out, with_event(16, poison))
     assert caught.value.exit_code == 1
     assert [step for step, _ in checkpoint.listed(RunFolder(out))] == [0, 10]
     assert all(torch.isfinite(t).all() for t in tensors(out).values())
     assert not (out / "exports" / "point_cloud.ply").exists()
+
+
+def test_the_step_that_made_a_place_nan_is_named(train: Train, tmp_path: Path) -> None:
+    def poison(ctx: Any) -> None:
+        ctx.gaussians.means[3, 1] = float("nan")
+
+    with pytest.raises(guard.NotFinite, match=r"step 16 made 1 Gaussians .* \(means\)") as caught:
+        train(tmp_path / "run", with_event(16, poison))
+    assert "Gaussian 3:" in str(caught.value)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,109 @@
+"""Views: order, backgrounds, resolutions; and what is known of memory."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from splat.data import Photo
+from splat.training import memory
+from splat.training.views import Views, composite, reduced
+
+
+def test_every_epoch_shows_every_view_once_in_a_new_order(dataset: Any) -> None:
+    views = Views(dataset, 1, "black")
+    epochs = [[views.next(i).index for i in range(6)] for _ in range(3)]
+    assert all(sorted(epoch) == dataset.train for epoch in epochs)
+    assert len({tuple(epoch) for epoch in epochs}) > 1
+    again = Views(dataset, 1, "black")
+    assert [again.next(i).index for i in range(6)] == epochs[0]
+
+
+def test_state_brings_back_the_order(dataset: Any) -> None:
+    views = Views(dataset, 1, "random")
+    for i in range(8):
+        views.next(i)
+    other = Views(dataset, 99, "random")
+    other.load_state_dict(views.state_dict())
+    for i in range(10):
+        mine, theirs = views.next(i), other.next(i)
+        assert mine.index == theirs.index
+        assert torch.equal(mine.background, theirs.background)
+
+
+def test_random_backgrounds_show_through_transparent_photographs(dataset: Any) -> None:
+    alpha = torch.zeros(20, 24, dtype=torch.uint8)
+    dataset.photos = [Photo(p.image, alpha) for p in dataset.photos]
+    views = Views(dataset, 1, "random")
+    one, two = views.next(0), views.next(1)
+    assert not torch.equal(one.background, two.background)
+    for view in (one, two):
+        expected = (255 * view.background).round().to(torch.uint8).expand(20, 24, 3)
+        assert torch.equal(view.target, expected)
+
+
+def test_composite_mixes_by_alpha() -> None:
+    image = torch.full((1, 1, 3), 200, dtype=torch.uint8)
+    alpha = torch.full((1, 1), 51, dtype=torch.uint8)  # one fifth
+    over = composite(image, alpha, torch.tensor([1.0, 0.0, 0.5]))
+    assert over.tolist() == [[[244, 40, 142]]]
+
+
+def test_progressive_views_double_up_to_the_full_size(dataset: Any) -> None:
+    views = Views(dataset, 1, "black", progressive=2, progressive_interval=10)
+    sizes = {}
+    for step in (0, 9, 10, 19, 20, 30):
+        view = views.next(step)
+        assert view.target.shape == (view.camera.height, view.camera.width, 3)
+        sizes[step] = (view.camera.width, view.camera.fx)
+    assert sizes == {0: (6, 6.0), 9: (6, 6.0), 10: (12, 12.0), 19: (12, 12.0), 20: (24, 24.0), 30: (24, 24.0)}
+
+
+def test_reduction_averages_and_keeps_only_whole_pixels() -> None:
+    image = torch.tensor([[0, 100], [100, 200]], dtype=torch.uint8)[..., None].repeat(2, 2, 3)
+    mask = torch.full((4, 4), 255, dtype=torch.uint8)
+    mask[0, 0] = 0
+    small, kept = reduced(image, mask, 2, 2)
+    assert small.unique().tolist() == [100]
+    assert kept is not None
+    assert kept.tolist() == [[0, 255], [255, 255]]
+
+
+def test_the_cap_follows_the_memory_that_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    cpu = torch.device("cpu")
+    assert 0 < memory.available(cpu) < 1 << 50
+    monkeypatch.setattr(memory, "available", lambda device: 10 << 30)
+    large = memory.cap_from_memory(cpu, 16)
+    assert large * memory.bytes_per_gaussian(16) <= 10 << 30
+    assert memory.cap_from_memory(cpu, 1) > 2 * large
+    monkeypatch.setattr(memory, "available", lambda device: 0)
+    assert memory.cap_from_memory(cpu, 16) == 1000
+
+
+def test_the_control_groups_limit_is_read_in_both_versions(tmp_path: Path) -> None:
+    assert memory._free_of_control_group(tmp_path) == []
+    (tmp_path / "memory.max").write_text("max\n")
+    (tmp_path / "memory.current").write_text("5\n")
+    assert memory._free_of_control_group(tmp_path) == []
+    (tmp_path / "memory.max").write_text("1000\n")
+    assert memory._free_of_control_group(tmp_path) == [995]
+    (tmp_path / "memory.max").unlink()
+    old = tmp_path / "memory"
+    old.mkdir()
+    (old / "memory.limit_in_bytes").write_text("9223372036854771712\n")
+    (old / "memory.usage_in_bytes").write_text("5\n")
+    assert memory._free_of_control_group(tmp_path) == []
+    (old / "memory.limit_in_bytes").write_text("100\n")
+    assert memory._free_of_control_group(tmp_path) == [95]
+
+
+def test_only_failed_allocations_count_as_out_of_memory() -> None:
+    with pytest.raises((RuntimeError, MemoryError)) as caught:
+        torch.empty(1 << 60, dtype=torch.uint8)
+    assert memory.is_out_of_memory(caught.value)
+    assert memory.is_out_of_memory(MemoryError())
+    assert not memory.is_out_of_memory(RuntimeError("shape mismatch"))
+    assert not memory.is_out_of_memory(ValueError("out of memory"))
