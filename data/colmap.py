@@ -192,11 +192,13 @@ def _points(found: ModelPoints, frames: list[Frame], ids: dict[int, str]) -> Poi
     place = np.searchsorted(known, found.images).clip(max=len(known) - 1)
     seen = np.where(known[place] == found.images, frame_of[place], -1) if len(known) else found.images * 0 - 1
     # A point observed twice in one image counts once.
-    pairs = np.unique(np.stack([owner, seen], 1)[seen >= 0], axis=0)
-    offsets = np.concatenate([[0], np.cumsum(np.bincount(pairs[:, 0], minlength=count))])
+    width = max(len(frames), 1)
+    pairs = np.sort((owner * width + seen)[seen >= 0])
+    owner, seen = np.divmod(pairs[np.diff(pairs, prepend=-1) > 0], width)
+    offsets = np.concatenate([[0], np.cumsum(np.bincount(owner, minlength=count))])
     return Points(
         xyz=torch.from_numpy(found.xyz[order].copy()),
         rgb=torch.from_numpy(found.rgb[order].copy()),
         error=torch.from_numpy(found.error[order].astype(np.float32)),
-        tracks=Tracks(torch.from_numpy(offsets), torch.from_numpy(pairs[:, 1].copy())),
+        tracks=Tracks(torch.from_numpy(offsets), torch.from_numpy(seen)),
     )

@@ -123,17 +123,22 @@ def _images(reader: _Reader) -> list[ModelImage]:
 def _points(reader: _Reader) -> ModelPoints:
     size = _POINT.itemsize
     count = reader.count(size, "points")
-    starts, offsets = np.empty(count, np.int64), np.zeros(count + 1, np.int64)
-    for index in range(count):
-        starts[index] = start = reader.need(size, "a point")
-        (length,) = _COUNT.unpack_from(reader.data, start + size - 8)
-        reader.need(_ELEMENT_BYTES * length, "a point's track")
-        offsets[index + 1] = offsets[index] + length
+    # The one loop that runs over millions: points differ in length, so each says where the next begins.
+    places, lengths, at, end = [], [], reader.at, len(reader.data)
+    for _ in range(count):
+        if at + size > end:
+            raise damaged(reader.path, f"truncated at byte {end}, inside a point")
+        places.append(at)
+        (length,) = _COUNT.unpack_from(reader.data, at + size - 8)
+        lengths.append(length)
+        at += size + _ELEMENT_BYTES * length
+    reader.need(at - reader.at, "a point's track")
     reader.finish()
+    starts = np.array(places, np.int64)
+    offsets = np.concatenate([[0], np.cumsum(np.array(lengths, np.int64))]).astype(np.int64)
     raw = np.frombuffer(reader.data, np.uint8)
     head = raw[starts[:, None] + np.arange(size)].view(_POINT)[:, 0] if count else np.empty(0, _POINT)
     # Observation k of point p lies k elements behind p's head; its first 4 bytes are the image's id.
-    lengths = np.diff(offsets)
     within = np.arange(offsets[-1]) - np.repeat(offsets[:-1], lengths)
     place = np.repeat(starts + size, lengths) + _ELEMENT_BYTES * within
     images = raw[place[:, None] + np.arange(4)].view("<u4")[:, 0] if len(place) else np.empty(0, "<u4")

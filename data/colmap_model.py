@@ -75,5 +75,6 @@ def check_points(path: Path, points: ModelPoints) -> None:
     """Ids come once, positions are finite."""
     if not np.isfinite(points.xyz).all():
         raise damaged(path, "damaged: a point is not finite")
-    if len(np.unique(points.ids)) != len(points.ids):
+    ids = np.sort(points.ids)
+    if (ids[1:] == ids[:-1]).any():
         raise damaged(path, "damaged: a point comes twice")

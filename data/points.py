@@ -31,19 +31,16 @@ def median_depth(cameras: Sequence[Camera], points: Points | None) -> float:
     0 without points."""
     if points is None or len(points) == 0:
         return 0.0
+    poses = torch.stack([camera.world_to_camera.double() for camera in cameras])
+    axis, shift = poses[:, 2, :3], poses[:, 2, 3]
     tracks = points.tracks
-    seen_by: Tensor | None = None
-    seen: Tensor | None = None
     if tracks is not None and len(tracks.frames):
-        seen, seen_by = tracks.points(), tracks.frames
-    depths = []
-    for index, camera in enumerate(cameras):
-        pose = camera.world_to_camera.double()
-        xyz = points.xyz if seen is None else points.xyz[seen[seen_by == index]]
-        depth = xyz @ pose[2, :3] + pose[2, 3]
-        depths.append(depth[depth > 0])
-    every = torch.cat(depths)
-    return float(every.median()) if len(every) else 0.0
+        xyz = points.xyz[tracks.points()]
+        depth = (xyz * axis[tracks.frames]).sum(1) + shift[tracks.frames]
+    else:
+        depth = (points.xyz @ axis.T + shift).flatten()
+    depth = depth[depth > 0]
+    return float(depth.median()) if len(depth) else 0.0
 
 
 def scene_extent(cameras: Sequence[Camera], depth: float) -> float:

@@ -1,7 +1,7 @@
 """Readers: which one understands a folder, and reading it.
 
-A reader is an object with a ``name``, ``sniff(path)`` and ``read(path)``. Installed packages add theirs under the
-entry-point group ``splat.readers``; built-in ones are asked first.
+A reader is an object with a ``name``, ``sniff(path)`` and ``read(path, report)``. Installed packages add theirs
+under the entry-point group ``splat.readers``; built-in ones are asked first.
 """
 
 from __future__ import annotations
