@@ -11,6 +11,8 @@ namespace {
 
 constexpr int kDigitBits = 11;
 constexpr int kDigits = 1 << kDigitBits;
+// Splats whose tiles are found together.
+constexpr int kGroup = 16;
 // Below this many splats a second thread costs more than it saves.
 constexpr int64_t kSplatsPerThread = 2048;
 
@@ -51,22 +53,26 @@ void Binning::sort(Buffer<uint64_t>& keys, int threads) {
 void Binning::find_spans(const Grid& grid, const Splat* splats, Chunk& chunk, uint64_t* histogram) {
     const auto tile_rows = raster_kernels().tile_rows;
     chunk.spans.clear();
-    chunk.left.resize(grid.down + 16);
-    chunk.right.resize(grid.down + 16);
-    for (int64_t rank = chunk.begin; rank < chunk.end; ++rank) {
-        int first;
-        const int rows = tile_rows(splats[gaussian(rank)], grid, &first, chunk.left.data(), chunk.right.data());
-        uint64_t touched = 0;
-        for (int i = 0; i < rows; ++i) {
-            const int32_t left = chunk.left[i], right = chunk.right[i];
-            if (left > right) continue;
-            const uint32_t tile = static_cast<uint32_t>(first + i) * grid.across + left;
-            const uint32_t count = right - left + 1;
-            for (uint32_t k = 0; k < count; ++k) ++histogram[tile + k];
-            chunk.spans.push_back({static_cast<uint32_t>(rank - chunk.begin), tile, count});
-            touched += count;
+    chunk.left.resize(kGroup * grid.down);
+    chunk.right.resize(kGroup * grid.down);
+    int32_t first[kGroup], rows[kGroup];
+    for (int64_t group = chunk.begin; group < chunk.end; group += kGroup) {
+        const int n = static_cast<int>(std::min<int64_t>(kGroup, chunk.end - group));
+        tile_rows(splats, sorted_ + group, n, grid, first, rows, chunk.left.data(), chunk.right.data());
+        for (int i = 0; i < n; ++i) {
+            const int64_t rank = group + i;
+            uint64_t touched = 0;
+            for (int k = 0; k < rows[i]; ++k) {
+                const int32_t left = chunk.left[kGroup * k + i], right = chunk.right[kGroup * k + i];
+                if (left > right) continue;
+                const uint32_t tile = static_cast<uint32_t>(first[i] + k) * grid.across + left;
+                const uint32_t count = right - left + 1;
+                for (uint32_t t = 0; t < count; ++t) ++histogram[tile + t];
+                chunk.spans.push_back({static_cast<uint32_t>(rank - chunk.begin), tile, count});
+                touched += count;
+            }
+            offsets_[rank + 1] = touched;
         }
-        offsets_[rank + 1] = touched;
     }
 }
 

@@ -116,9 +116,11 @@ struct RasterKernels {
     // from keys[0] on; returns their number. radii (in pixels) may be null.
     int64_t (*project)(const View&, const SceneArrays&, int64_t begin, int64_t end, Splat* splats, uint8_t* visible,
                        uint64_t* keys, int32_t* radii);
-    // Tile columns [left[i], right[i]] that the splat touches in tile row first + i; returns the number of
-    // rows. Room for grid.down + 16 each. left > right in rows it misses.
-    int (*tile_rows)(const Splat&, const Grid&, int* first, int32_t* left, int32_t* right);
+    // Of `n` <= 16 splats, those at the low 32 bits of ids: splat i touches tile columns
+    // [left[16 k + i], right[16 k + i]] in tile row first[i] + k for k < rows[i]; left > right in rows that it
+    // misses. Room for 16 grid.down each.
+    void (*tile_rows)(const Splat* splats, const uint64_t* ids, int n, const Grid&, int32_t* first, int32_t* rows,
+                      int32_t* left, int32_t* right);
     void (*blend_forward)(const BlendForward&, int64_t tile);
     void (*blend_backward)(const BlendBackward&, int64_t tile);
     void (*project_backward)(const ProjectBackward&, int64_t begin, int64_t end);

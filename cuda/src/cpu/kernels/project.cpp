@@ -25,6 +25,12 @@ SPLAT_INLINE Vec3<F> colours(const View& view, const SceneArrays& scene, int64_t
     return {rgb[0], rgb[1], rgb[2]};
 }
 
+// Of a value >= 0.
+SPLAT_INLINE I ceiling(F a) {
+    const I whole = truncate(a);
+    return whole + select(to_float(whole) < a, I(1), I(0));
+}
+
 // Whether the value is finite and of a size that can be computed with.
 SPLAT_INLINE M usable(F a) { return abs(a) < F(kHuge); }
 
@@ -87,32 +93,40 @@ int64_t project_range(const View& view, const SceneArrays& scene, int64_t begin,
     return found;
 }
 
-int tile_rows(const Splat& splat, const Grid& grid, int* first, int32_t* left, int32_t* right) {
-    const float half_y = __builtin_sqrtf(splat.limit) / splat.r * 1.0001f + 1e-3f;
-    // Rows of tiles whose pixel centres, 16 i + 0.5 to 16 i + 15.5, meet the ellipse's bounding box.
-    const float low = (splat.y - half_y - (kTile - 0.5f)) / kTile, high = (splat.y + half_y - 0.5f) / kTile;
-    const float bottom = static_cast<float>(grid.down - 1);
-    const int begin = static_cast<int>(__builtin_ceilf(low > 0 ? low : 0.0f));
-    const int end = static_cast<int>(__builtin_floorf(high < bottom ? high : bottom)) + 1;
-    *first = begin;
+void tile_rows(const Splat* splats, const uint64_t* ids, int n, const Grid& grid, int32_t* first, int32_t* rows,
+               int32_t* left, int32_t* right) {
+    F x[kLanes];
+    for (int i = 0; i < kLanes; ++i) x[i] = F::load(&splats[static_cast<uint32_t>(ids[i < n ? i : n - 1])].x);
+    transpose(x);
+    const F cx = x[0], cy = x[1], p = x[2], q = x[3], r = x[4], limit = x[10];
+    const F zero(0.0f), one(1.0f), inv_tile(1.0f / kTile), slack(1e-3f);
+    // Rows of tiles whose pixel centres, 16 i + 0.5 to 16 i + 15.5, meet the ellipse's bounding box; kept in
+    // float until they are clamped to the grid.
+    const F half_y = sqrt(limit) / r * F(1.0001f) + slack;
+    const I begin = ceiling(min(max((cy - half_y - F(kTile - 0.5f)) * inv_tile, zero), F(static_cast<float>(grid.down))));
+    const F last_row(static_cast<float>(grid.down - 1));
+    const I end = truncate(max(min((cy + half_y - F(0.5f)) * inv_tile, last_row), F(-1.0f)) + one);
+    begin.store(first);
+    (end - begin).store(rows);
+    int most = 0;
+    for (int i = 0; i < n; ++i) most = rows[i] > most ? rows[i] : most;
+
     const F last_column(static_cast<float>(grid.across - 1));
-    for (int row = begin; row < end; row += kLanes) {
-        const F top = to_float(lane_index() + I(row)) * F(kTile) + F(0.5f - splat.y);
-        F l, r;
-        const F low_edge = min(top + F(kTile - 1), F(grid.height - 0.5f - splat.y));
-        ellipse_extent(F(splat.p), F(splat.q), F(splat.r), F(splat.limit), top, low_edge, l, r);
-        l = select(l > F(grid.width - 0.5f - splat.x), F(1e30f), l);  // beyond the image's last column
-        // Columns whose centres reach the extent; computed in float, clamped, then cut to integers.
-        l = (l + F(splat.x - (kTile - 0.5f) - 1e-3f)) * F(1.0f / kTile);
-        r = (r + F(splat.x - 0.5f + 1e-3f)) * F(1.0f / kTile);
-        l = min(max(l, F(0.0f)), last_column + F(1.0f));
-        r = max(min(r, last_column), F(-1.0f)) + F(1.0f);
-        const I whole = truncate(l);
-        const I ceiling = whole + select(to_float(whole) < l, I(1), I(0));
-        ceiling.store(left + (row - begin));
-        (truncate(r) - I(1)).store(right + (row - begin));
+    for (int k = 0; k < most; ++k) {
+        const F top = to_float(begin + I(k)) * F(kTile) + F(0.5f) - cy;
+        const F bottom = min(top + F(kTile - 1), F(grid.height - 0.5f) - cy);
+        F l, r2;
+        ellipse_extent(p, q, r, limit, top, bottom, l, r2);
+        l = l + cx;
+        r2 = r2 + cx;
+        const M beyond = l > F(grid.width - 0.5f) + slack;  // past the image's last column of pixels
+        l = (l - F(kTile - 0.5f) - slack) * inv_tile;
+        r2 = (r2 - F(0.5f) + slack) * inv_tile;
+        l = select(beyond, last_column + one, min(max(l, zero), last_column + one));
+        r2 = max(min(r2, last_column), F(-1.0f)) + one;
+        ceiling(l).store(left + kLanes * k);
+        (truncate(r2) - I(1)).store(right + kLanes * k);
     }
-    return end > begin ? end - begin : 0;
 }
 
 }  // namespace splat::cpu::SPLAT_ISA
