@@ -1,6 +1,6 @@
 """What a COLMAP model says beyond its cameras, and how pycolmap gets to read it without harm.
 
-pycolmap trusts the files: a truncated one is read as if the rest were there, hangs or ends the process. So the files
+pycolmap trusts the files: a truncated one is read as if the rest were there, or never comes to an end. So the files
 are walked here first, and pycolmap reads a copy that has the cameras and the poses alone. That copy leaves out the
 observations, the points (taken from the walk) and the rigs and frames (each image has its own pose besides): those
 may disagree with each other in models that were edited by hand, which pycolmap refuses.
