@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -51,6 +53,7 @@ def main(argv: list[str]) -> int:
     _show(result, picture, video)
     _export(result, scene)
     assert result.evaluation is not None
+    command = "splat" if shutil.which("splat") else sys.argv[0]  # an environment that is not activated
     print(
         f"""
 Trained in {result.train_seconds:.0f} s: {result.num_gaussians:,} Gaussians, {result.evaluation.line()}
@@ -63,10 +66,10 @@ on {len(result.evaluation.per_image)} views that training never saw.
   {video}   a turn around the scene
 
 What to do next:
-  splat train --resume {result.folder} --steps {2 * args.steps}
-  splat info {scene}
-  splat check ~/photos/my-scene               a folder with a COLMAP model of your own
-  splat train ~/photos/my-scene --preset cpu --eval"""
+  {command} train --resume {result.folder} --steps {2 * args.steps}
+  {command} info {scene}
+  {command} check ~/photos/my-scene               a folder with a COLMAP model of your own
+  {command} train ~/photos/my-scene --preset cpu --eval"""
     )
     return 0
 
@@ -118,6 +121,4 @@ def _show(result: RunResult, picture: Path, video: Path) -> None:
 
 
 def _export(result: RunResult, scene: Path) -> None:
-    import shutil
-
     shutil.copyfile(result.scene, scene)
