@@ -22,7 +22,7 @@ namespace splat::cpu {
 enum class Isa { baseline, avx2, avx512 };
 
 // The best instruction set of this machine, or the one that the environment variable SPLAT_ISA
-// names (baseline, avx2, avx512) if the machine has it. Read once.
+// names (baseline, avx2, avx512); baseline where the machine lacks that one. Read once.
 Isa active_isa();
 const char* isa_name(Isa isa);
 
