@@ -101,7 +101,7 @@ class World:
             for number in members:
                 bounds = self.bodies[number].shape.bounds()
                 if len(rays) and bounds is not None:
-                    yield number, rays[_passing(*bounds, o, d)] if len(members) > 1 else rays
+                    yield number, rays[_passing(bounds[0], bounds[1], o, d)] if len(members) > 1 else rays
         for number, body in enumerate(self.bodies):
             if body.shape.bounds() is None:
                 yield number, everything
