@@ -51,7 +51,7 @@ def main(argv: list[str]) -> int:
     picture, video = args.out / "comparison.png", args.out / "orbit.mp4"
     print("rendering a picture and a video ...")
     _show(result, picture, video)
-    _export(result, scene)
+    shutil.copyfile(result.scene, scene)
     assert result.evaluation is not None
     command = "splat" if shutil.which("splat") else sys.argv[0]  # an environment that is not activated
     print(
@@ -118,7 +118,3 @@ def _show(result: RunResult, picture: Path, video: Path) -> None:
         rows.append(torch.cat([rendered, dataset.photo(view).image], 1))
     Image.fromarray(torch.cat(rows).numpy()).save(picture)
     write_video(video, draw(loaded, paths.orbit(loaded.cameras("all"), 90), None), 30.0)
-
-
-def _export(result: RunResult, scene: Path) -> None:
-    shutil.copyfile(result.scene, scene)

@@ -39,8 +39,8 @@ def main(argv: list[str]) -> int:
     from splat.cli.scene import load
     from splat.core import UsageError
 
-    known = [form.extensions[0] for form in codecs.formats() if form.write is not None]
-    if not args.out.name.lower().endswith(tuple(known)):
+    known = codecs.extensions()
+    if not args.out.name.lower().endswith(known):
         raise UsageError(f"{args.out}: no format has this extension; known: {', '.join(known)}")
     loaded = load(args.scene, "cpu", args.data)
     notes: list[str] = []

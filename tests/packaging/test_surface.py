@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import subprocess
 import sys
 import time
@@ -12,6 +13,28 @@ import pytest
 # A name that goes or changes is a breaking change: it needs a line in CHANGELOG.md.
 SURFACE = {
     "splat": ["Camera", "Gaussians", "RenderOptions", "RenderOutput", "SplatError", "__version__", "render"],
+    "splat.core": [
+        *("Camera", "DataError", "DeviceError", "Gaussians", "Interrupted", "SplatError", "UsageError"),
+    ],
+    "splat.raster": ["RenderOptions", "RenderOutput", "render"],
+    "splat.codecs": ["Decoded", "Format", "decode", "encode", "extensions", "formats", "inspect"],
+    "splat.data": ["Dataset", "Frame", "Photo", "Points", "Scene", "Tracks", "random_points", "read_scene"],
+}
+
+# What a strategy may override, with the arguments that it is given.
+HOOKS = {
+    "setup": ["ctx"],
+    "renders": ["ctx"],
+    "transform": ["gaussians", "ctx"],
+    "after_render": ["output", "ctx"],
+    "losses": ["ctx"],
+    "penalties": ["ctx"],
+    "after_backward": ["ctx"],
+    "after_step": ["ctx"],
+    "edited": ["edit", "ctx"],
+    "export": ["ctx"],
+    "state_dict": [],
+    "load_state_dict": ["state"],
 }
 
 
@@ -22,6 +45,17 @@ def test_public_names_are_pinned(module):
     for name in SURFACE[module]:
         assert getattr(found, name) is not None
         assert name in dir(found)
+
+
+def test_the_hooks_of_a_strategy_are_pinned():
+    from splat.training.strategy import Strategy
+
+    found = {
+        name: list(inspect.signature(hook).parameters)[1:]
+        for name, hook in vars(Strategy).items()
+        if inspect.isfunction(hook) and not name.startswith("_")
+    }
+    assert found == HOOKS
 
 
 def test_an_unknown_name_is_an_attribute_error():
