@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from splat.core import UsageError
+from splat.strategies import registry
 from splat.training import schema
 from splat.training.config import TrainConfig, load_file, load_preset, preset_names, to_yaml
 from splat.training.optim import Rates
@@ -24,6 +25,13 @@ def test_presets_are_there_and_load() -> None:
     for name in preset_names():
         assert load_preset(name).preset == name
     assert load_preset("default") == TrainConfig()
+
+
+def test_the_strategies_of_every_preset_are_there_and_take_its_options() -> None:
+    for name in preset_names():
+        config = load_preset(name)
+        built = registry.build(config.strategies, config.options)
+        assert [strategy.name for strategy in built] == list(config.strategies)
 
 
 def test_an_unknown_preset_names_the_nearest() -> None:
