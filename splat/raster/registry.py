@@ -14,6 +14,7 @@ from splat.raster.api import RenderOptions, RenderOutput
 _BACKENDS = {
     "reference": "splat.raster.reference:ReferenceBackend",
     "cpu": "splat.raster.native:NativeBackend",
+    "gsplat": "splat.raster.gsplat:GsplatBackend",
 }
 # Device type -> what "auto" means there; elsewhere the reference draws.
 _AUTO = {"cpu": "cpu"}
@@ -33,7 +34,10 @@ def names() -> tuple[str, ...]:
 
 
 def backend(name: str, device: torch.device) -> Backend:
-    """The backend called `name`; "auto" chooses by the tensors' device. UsageError where there is none."""
+    """The backend called `name`; "auto" chooses by the tensors' device.
+
+    UsageError where there is none, DeviceError where it cannot run on this machine.
+    """
     if name == "auto":
         name = _AUTO.get(device.type, "reference")
     if name not in _BACKENDS:
