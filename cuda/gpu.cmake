@@ -1,0 +1,98 @@
+# The GPU kernels: module _cuda where a CUDA compiler is found, and _emulated, the same sources for the CPU, for
+# the tests.
+
+set(SPLAT_GPU_SOURCES
+  src/cuda/sort.cu
+)
+set(SPLAT_GPU_BINDINGS
+  src/bind/gpu.cpp
+)
+
+# Development builds test the kernels; what users install does not carry them.
+set(emulated OFF)
+if(SKBUILD_STATE STREQUAL "editable")
+  set(emulated ON)
+endif()
+option(SPLAT_EMULATED "Build the GPU kernels for the CPU as well, for the tests" ${emulated})
+option(SPLAT_CUDA "Build for NVIDIA GPUs where a CUDA compiler is found" ON)
+
+if(SPLAT_EMULATED)
+  # The host compiler does not take .cu for C++.
+  set(sources)
+  foreach(source ${SPLAT_GPU_SOURCES} tests/selftest.cu)
+    get_filename_component(name ${source} NAME_WE)
+    set(wrapper ${CMAKE_CURRENT_BINARY_DIR}/emulated/${name}.cpp)
+    file(CONFIGURE OUTPUT ${wrapper} CONTENT "#include \"${CMAKE_CURRENT_SOURCE_DIR}/${source}\"\n" @ONLY)
+    list(APPEND sources ${wrapper})
+  endforeach()
+  nanobind_add_module(_emulated NB_STATIC NOMINSIZE ${SPLAT_GPU_BINDINGS} ${sources})
+  target_include_directories(_emulated PRIVATE include src/cuda tests)
+  target_compile_definitions(_emulated PRIVATE SPLAT_EMULATE)
+  target_compile_options(_emulated PRIVATE -O2 -Wno-unknown-pragmas)
+  install(TARGETS _emulated LIBRARY DESTINATION splat)
+endif()
+
+if(NOT SPLAT_CUDA)
+  return()
+endif()
+
+# nvcc: $CUDACXX, the path, the usual folder, or the pip packages (nvidia-cuda-nvcc and its kin).
+if(NOT CMAKE_CUDA_COMPILER AND NOT DEFINED ENV{CUDACXX})
+  find_program(SPLAT_NVCC nvcc HINTS
+    /usr/local/cuda/bin "${Python_SITEARCH}/nvidia/cu13/bin" "${Python_SITEARCH}/nvidia/cuda_nvcc/bin")
+  if(SPLAT_NVCC)
+    set(CMAKE_CUDA_COMPILER ${SPLAT_NVCC})
+  endif()
+endif()
+
+# The GPUs of this machine; else, for a package, all that the compiler knows from Turing on, with PTX for what
+# comes after; else the one architecture that proves that the sources compile.
+if(NOT DEFINED CMAKE_CUDA_ARCHITECTURES AND NOT DEFINED ENV{CUDAARCHS})
+  execute_process(COMMAND nvidia-smi --query-gpu=compute_cap --format=csv,noheader
+    OUTPUT_VARIABLE capabilities ERROR_QUIET RESULT_VARIABLE status)
+  if(status EQUAL 0)
+    string(REGEX MATCHALL "[0-9]+\\.[0-9]+" capabilities "${capabilities}")
+    string(REPLACE "." "" capabilities "${capabilities}")
+    list(REMOVE_DUPLICATES capabilities)
+  else()
+    set(capabilities)
+  endif()
+  if(capabilities)
+    list(TRANSFORM capabilities APPEND -real)
+    set(CMAKE_CUDA_ARCHITECTURES ${capabilities})
+  elseif(SKBUILD_STATE STREQUAL "editable")
+    set(CMAKE_CUDA_ARCHITECTURES 90-real)
+  else()
+    set(CMAKE_CUDA_ARCHITECTURES 75-real 80-real 86-real 89-real 90)
+  endif()
+  set(SPLAT_CHOSE_ARCHITECTURES ON)
+endif()
+
+include(CheckLanguage)
+check_language(CUDA)
+if(NOT CMAKE_CUDA_COMPILER)
+  message(STATUS "No CUDA compiler: splat is built for the CPU alone")
+  return()
+endif()
+enable_language(CUDA)
+if(SPLAT_CHOSE_ARCHITECTURES AND "90" IN_LIST CMAKE_CUDA_ARCHITECTURES
+   AND CMAKE_CUDA_COMPILER_VERSION VERSION_GREATER_EQUAL 12.8)
+  list(REMOVE_ITEM CMAKE_CUDA_ARCHITECTURES 90)
+  list(APPEND CMAKE_CUDA_ARCHITECTURES 90-real 100-real 120)
+endif()
+set(CMAKE_CUDA_STANDARD 20)
+set(CMAKE_CUDA_STANDARD_REQUIRED ON)
+set(CMAKE_CUDA_RUNTIME_LIBRARY Static)
+find_package(CUDAToolkit REQUIRED)
+
+add_library(gpu_kernels STATIC ${SPLAT_GPU_SOURCES})
+target_include_directories(gpu_kernels PRIVATE include src/cuda)
+target_compile_options(gpu_kernels PRIVATE
+  $<$<COMPILE_LANGUAGE:CUDA>:--use_fast_math --Werror=all-warnings>)
+
+nanobind_add_module(_cuda NB_STATIC NOMINSIZE ${SPLAT_GPU_BINDINGS})
+target_include_directories(_cuda PRIVATE include src/cuda)
+string(REPLACE ";" " " architectures "${CMAKE_CUDA_ARCHITECTURES}")
+target_compile_definitions(_cuda PRIVATE "SPLAT_ARCHITECTURES=\"${architectures}\"")
+target_link_libraries(_cuda PRIVATE gpu_kernels CUDA::cudart_static)
+install(TARGETS _cuda LIBRARY DESTINATION splat)
