@@ -2,10 +2,14 @@
 # the tests.
 
 set(SPLAT_GPU_SOURCES
+  src/cuda/adam.cu
+  src/cuda/density.cu
+  src/cuda/photometric.cu
   src/cuda/sort.cu
 )
 set(SPLAT_GPU_BINDINGS
   src/bind/gpu.cpp
+  src/bind/gpu_training.cpp
 )
 
 # Development builds test the kernels; what users install does not carry them.

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from splat.core import UsageError
 from splat.core.rotations import quat_to_matrix
+from splat.strategies.kernels import accumulate_gradients_
 from splat.training.context import Context
 from splat.training.strategy import Strategy
 
@@ -96,10 +97,8 @@ class Default(Strategy):
         gradient = output.means2d_absgrad if self.config.absgrad else output.means2d_grad
         assert gradient is not None
         assert output.radii is not None
-        # Per pixel -> per normalised device coordinate, whose range of 2 spans the image.
-        x, y = gradient[:, 0] * (camera.width / 2), gradient[:, 1] * (camera.height / 2)
-        ctx.edits.state["gradient_sum"] += torch.hypot(x, y)
-        ctx.edits.state["view_count"] += output.radii > 0
+        sums, views = ctx.edits.state["gradient_sum"], ctx.edits.state["view_count"]
+        accumulate_gradients_(sums, views, gradient, output.radii, camera.width, camera.height)
 
     @torch.no_grad()
     def after_step(self, ctx: Context) -> None:

@@ -1,4 +1,7 @@
-"""The kernels of MCMC: native for float32 on the CPU, torch otherwise. `kernels_reference` is their twin."""
+"""The kernels of density control: native for float32 on the CPU (MCMC's) and on GPUs, torch otherwise.
+
+`kernels_reference` is their twin.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ from torch import Tensor
 from splat import _native
 from splat.strategies import kernels_reference
 from splat.strategies.constants import RELOCATION_MAX
+from splat.training import gpu
 
 
 def add_noise_(
@@ -30,6 +34,8 @@ def add_noise_(
     tensors = (means, quats, log_scales, logit_opacities, eta)
     if _native_fits(*tensors):
         _native.mcmc_noise(*(t.detach() for t in tensors), gain, torch.get_num_threads())
+    elif (kernels := gpu.kernels_for(*tensors)) is not None:
+        gpu.add_noise_(kernels, *tensors, gain)
     else:
         kernels_reference.add_noise_(means.detach(), quats, log_scales, logit_opacities, eta, gain)
 
@@ -49,11 +55,36 @@ def relocation(opacities: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
     # An opacity that rounds to one has no finite optical depth to share out.
     opacities = opacities.clamp(max=1 - torch.finfo(torch.float32).eps).contiguous()
     counts = counts.clamp(1, RELOCATION_MAX).to(torch.int32).contiguous()
+    kernels = gpu.kernels_for(opacities)
+    if kernels is not None:
+        return gpu.relocation(kernels, opacities.detach(), counts)
     if not _native_fits(opacities):
         return kernels_reference.relocation(opacities, counts)
     new, factor = torch.empty_like(opacities), torch.empty_like(opacities)
     _native.mcmc_relocation(opacities.detach(), counts, new, factor, torch.get_num_threads())
     return new, factor
+
+
+def accumulate_gradients_(
+    sums: Tensor, views: Tensor, gradient: Tensor, radii: Tensor, width: int, height: int
+) -> None:
+    """What adaptive density control keeps of a render, in place: lengths of gradients, and views.
+
+    Args:
+        sums: [N] lengths of the gradients by the projected centres, in normalised device coordinates, whose
+            range of 2 spans the image.
+        views: [N] number of renders that drew the Gaussian.
+        gradient: [N, 2] of this render, per pixel; zero where nothing was drawn.
+        radii: [N] int32 of this render, 0 where nothing was drawn.
+        width, height: size of the image, pixels.
+
+    Source: Kerbl et al. 2023, section 5.2.
+    """
+    kernels = gpu.kernels_for(sums, views, gradient)
+    if kernels is not None:
+        gpu.accumulate_gradients_(kernels, sums, views, gradient, radii.contiguous(), width, height)
+    else:
+        kernels_reference.accumulate_gradients_(sums, views, gradient, radii, width, height)
 
 
 def _native_fits(*tensors: Tensor) -> bool:

@@ -1,7 +1,9 @@
-"""The kernels of MCMC in readable torch: the truth that the native ones are tested against.
+"""The kernels of density control in readable torch: the truth that the native ones are tested against.
 
 Kheradmand et al., "3D Gaussian Splatting as Markov Chain Monte Carlo", NeurIPS 2024: the noise of section
-4.2 and the relocation of section 4.3 (equation 9, appendix B). Any floating dtype, any device.
+4.2 and the relocation of section 4.3 (equation 9, appendix B). Kerbl et al., "3D Gaussian Splatting for
+Real-Time Radiance Field Rendering", SIGGRAPH 2023: the statistics of section 5.2. Any floating dtype, any
+device.
 """
 
 from __future__ import annotations
@@ -37,3 +39,11 @@ def relocation(opacities: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
                 term = math.comb(i - 1, k) * (-1) ** k * new[row] ** (k + 1) / math.sqrt(k + 1)
                 total[row] += term
     return new.to(opacities.dtype), (opacity / total).to(opacities.dtype)
+
+
+def accumulate_gradients_(
+    sums: Tensor, views: Tensor, gradient: Tensor, radii: Tensor, width: int, height: int
+) -> None:
+    """sums += |gradient * (width, height) / 2|, views += radii > 0; see `splat.strategies.kernels`."""
+    sums += torch.hypot(gradient[:, 0] * (width / 2), gradient[:, 1] * (height / 2))
+    views += radii > 0

@@ -1,4 +1,4 @@
-"""Image losses and scores: native for float32 on the CPU, torch otherwise.
+"""Image losses and scores: native for float32 on the CPU and on GPUs, torch otherwise.
 
 `splat.training.losses_reference` holds their readable twins. Images are [H, W, 3] in [0, 1], photographs
 also as uint8; masks are [H, W] uint8 with 0 where a pixel does not count.
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from splat import _native
-from splat.training import losses_reference
+from splat.training import gpu, losses_reference
 
 
 def photometric(
@@ -41,6 +41,9 @@ def photometric(
         raise TypeError(f"target must be uint8, got {target.dtype}")
     if image.device.type == "cpu" and image.dtype == torch.float32:
         return _Photometric.apply(image, target, mask, ssim_weight)
+    kernels = gpu.kernels_for(image)
+    if kernels is not None:
+        return gpu.photometric(kernels, image, target, mask, ssim_weight)
     return losses_reference.photometric(image, target, mask, ssim_weight)
 
 
@@ -108,5 +111,8 @@ def _check(image: Tensor, target: Tensor, mask: Tensor | None) -> None:
         raise ValueError(f"image must be [H, W, 3], got {list(image.shape)}")
     if target.shape != image.shape:
         raise ValueError(f"images must be of one shape, got {list(image.shape)} and {list(target.shape)}")
+    for name, tensor in (("target", target), ("mask", mask)):
+        if tensor is not None and tensor.device != image.device:
+            raise ValueError(f"{name} is on {tensor.device}, the image on {image.device}")
     if mask is not None and (mask.shape != image.shape[:2] or mask.dtype != torch.uint8):
         raise ValueError(f"mask must be uint8 {list(image.shape[:2])}, got {mask.dtype} {list(mask.shape)}")

@@ -17,6 +17,7 @@ from torch import Tensor
 from splat import _native
 from splat.core import Gaussians
 from splat.core.gaussians import PARAMETERS
+from splat.training import gpu
 
 BETAS = (0.9, 0.999)
 EPS = 1e-15
@@ -228,6 +229,11 @@ def adam_step(
     ):
         value, gradient, threads = param.detach(), grad.detach().contiguous(), torch.get_num_threads()
         _native.adam_step(value, gradient, exp_avg, exp_avg_sq, lr, count, *BETAS, EPS, threads)
+        return
+    kernels = gpu.kernels_for(param, exp_avg, exp_avg_sq)
+    if kernels is not None:
+        arrays = (param.detach(), grad.detach().contiguous(), exp_avg, exp_avg_sq)
+        gpu.adam_step(kernels, *arrays, lr, count, BETAS, EPS)
         return
     exp_avg.lerp_(grad, 1 - BETAS[0])
     exp_avg_sq.mul_(BETAS[1]).addcmul_(grad, grad, value=1 - BETAS[1])

@@ -37,7 +37,10 @@ def test_emulated_threads_that_leave_do_not_take_part() -> None:
 
 @pytest.mark.parametrize(
     ("which", "message"),
-    [("unreached barrier", "not all its threads reach"), ("diverged intrinsics", "different warp intrinsics")],
+    [
+        ("unreached barrier", "not all its threads reach"),
+        ("diverged intrinsics", "different warp intrinsics"),
+    ],
 )
 def test_emulated_misuse_is_an_error(which: str, message: str) -> None:
     with pytest.raises(RuntimeError, match=message):

@@ -15,6 +15,7 @@ NB_MODULE(_emulated, m) {
     m.doc() = "The kernels of splat._cuda on the CPU, thread by thread: slow, for tests alone.";
     nb::set_leak_warnings(false);
     m.attr("ARCHITECTURES") = "emulated";
+    splat::bind::gpu_training(m);
     m.def("seed", &splat::emulate::seed, "value"_a, "Seed of the order in which threads and blocks run.");
     m.def(
         "selftest",
@@ -32,6 +33,7 @@ NB_MODULE(_cuda, m) {
     nb::set_leak_warnings(false);
     m.attr("ARCHITECTURES") = SPLAT_ARCHITECTURES;
     m.attr("CUDART") = CUDART_VERSION;
+    splat::bind::gpu_training(m);
 }
 
 #endif
