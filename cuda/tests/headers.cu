@@ -1,5 +1,5 @@
 // Instantiates the shared mathematics for float in device code: it must compile for the GPU as it does for
-// the CPU. Compiled by tests/raster/test_device_headers.py where nvcc is at hand.
+// the CPU. Compiled by tests/raster/test_nvcc.py where nvcc is at hand.
 #include "splat/adam.h"
 #include "splat/blending.h"
 #include "splat/projection.h"

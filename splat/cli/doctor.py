@@ -9,7 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
-from importlib import metadata
+from importlib import import_module, metadata
 from pathlib import Path
 from typing import Literal
 
@@ -69,7 +69,7 @@ def main(argv: list[str]) -> int:
 
 def examine() -> Iterator[Check]:
     """Every check, in the order of the report. None of them raises."""
-    for check in (_splat, _python, _system, _torch, _native, _gpu, _memory, _disk, _ffmpeg):
+    for check in (_splat, _python, _system, _torch, _native, _cuda, _gpu, _memory, _disk, _ffmpeg):
         try:
             yield from check()
         except Exception as error:
@@ -126,6 +126,63 @@ def _native() -> Iterator[Check]:
     built = metadata.version("splat") if _installed("splat") else "unknown"
     found = f"{_native.isa()} kernels, {Path(_native.__file__).name}, built for splat {built}"
     yield Check("native module", "ok", found, required=True)
+
+
+def _cuda() -> Iterator[Check]:
+    """The GPU kernels: whether they were built, for what, and whether that is what is here."""
+    import torch
+
+    name = "cuda kernels"
+    try:
+        kernels = import_module("splat._cuda")
+    except ModuleNotFoundError:
+        found = "not built: there was no CUDA compiler (nvcc) when splat was installed"
+        remedy = (
+            "install the CUDA toolkit, then: pip install --force-reinstall --no-deps splat (or make test)"
+        )
+        yield Check(name, "missing" if torch.cuda.is_available() else "note", found, remedy)
+        return
+    built = f"{_architectures(kernels.ARCHITECTURES)}, CUDA {kernels.CUDART // 1000}.{kernels.CUDART % 1000 // 10}"
+    if not torch.cuda.is_available():
+        yield Check(name, "ok", f"built for {built}; no GPU here to run them")
+        return
+    problem = kernels.device_problem()
+    if problem:
+        remedy = "update the NVIDIA driver, or build splat with the CUDA toolkit of the driver's version"
+        yield Check(name, "broken", f"built for {built}, but the driver says: {problem}", remedy)
+        return
+    capabilities = {torch.cuda.get_device_capability(i) for i in range(torch.cuda.device_count())}
+    lacking = [f"{a}.{b}" for a, b in sorted(capabilities) if not covers(kernels.ARCHITECTURES, a, b)]
+    if lacking:
+        found = f"built for {built}; a GPU here is of compute {', '.join(lacking)}"
+        yield Check(name, "missing", found, "build splat on this machine: make clean test")
+    else:
+        yield Check(name, "ok", f"built for {built}")
+
+
+def _architectures(names: str) -> str:
+    """sm_90 of CMake's 90-real, PTX 90 of 90-virtual, and both of 90."""
+    words = []
+    for name in names.split():
+        number = name.split("-")[0]
+        if not name.endswith("-virtual"):
+            words.append(f"sm_{number}")
+        if not name.endswith("-real"):
+            words.append(f"PTX {number}")
+    return ", ".join(words)
+
+
+def covers(names: str, major: int, minor: int) -> bool:
+    """Whether kernels built for `names` (CMake's, by spaces) run on a GPU of compute `major`.`minor`.
+
+    Machine code runs on its own generation from its own revision on, PTX on everything that came later.
+    """
+    for name in names.split():
+        built = divmod(int(name.split("-")[0]), 10)
+        binary = not name.endswith("-virtual") and built[0] == major and built[1] <= minor
+        if binary or (not name.endswith("-real") and built <= (major, minor)):
+            return True
+    return False
 
 
 def _gpu() -> Iterator[Check]:

@@ -6,6 +6,7 @@ import errno
 import subprocess
 import sys
 import time
+import types
 
 import pytest
 
@@ -141,6 +142,64 @@ def test_doctor(splat):
     for check in checks.values():
         assert check["status"] in ("ok", "note", "missing", "broken")
         assert check["status"] == "ok" or check["remedy"] or check["name"] == "gpu"
+
+
+@pytest.mark.parametrize(
+    ("built", "capability", "runs"),
+    [
+        ("90-real", (9, 0), True),
+        ("90-real", (10, 0), False),
+        ("80-real", (8, 9), True),  # the same generation, a later revision
+        ("89-real", (8, 6), False),
+        ("90", (12, 0), True),  # by its PTX
+        ("75-virtual", (7, 5), True),
+        ("75-real 80-real 120", (7, 0), False),
+    ],
+)
+def test_doctor_knows_which_gpus_a_build_runs_on(built, capability, runs):
+    from splat.cli import doctor
+
+    assert doctor.covers(built, *capability) is runs
+
+
+@pytest.mark.parametrize(
+    ("capability", "problem", "status", "says"),
+    [
+        (None, "", "ok", "sm_80, sm_90, PTX 90, CUDA 12.8; no GPU here"),
+        ((9, 0), "", "ok", "sm_80, sm_90, PTX 90, CUDA 12.8"),
+        ((7, 5), "", "missing", "a GPU here is of compute 7.5"),
+        ((9, 0), "driver too old", "broken", "but the driver says: driver too old"),
+    ],
+)
+def test_doctor_on_the_gpu_kernels(monkeypatch, capability, problem, status, says):
+    import torch
+
+    from splat.cli import doctor
+
+    built = types.SimpleNamespace(ARCHITECTURES="80-real 90", CUDART=12080, device_problem=lambda: problem)
+    monkeypatch.setitem(sys.modules, "splat._cuda", built)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: capability is not None)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: capability)
+    (check,) = doctor._cuda()
+    assert check.status == status
+    assert says in check.found
+    assert not check.required
+    assert bool(check.remedy) is (status != "ok")
+
+
+def test_doctor_says_that_the_gpu_kernels_were_not_built(monkeypatch):
+    import torch
+
+    from splat.cli import doctor
+
+    monkeypatch.setitem(sys.modules, "splat._cuda", None)
+    for here, status in ((False, "note"), (True, "missing")):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda here=here: here)
+        (check,) = doctor._cuda()
+        assert check.status == status
+        assert "no CUDA compiler" in check.found
+        assert "CUDA toolkit" in check.remedy
 
 
 def test_doctor_says_what_is_missing_and_fails(splat, monkeypatch):

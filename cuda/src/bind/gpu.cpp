@@ -33,6 +33,15 @@ NB_MODULE(_cuda, m) {
     nb::set_leak_warnings(false);
     m.attr("ARCHITECTURES") = SPLAT_ARCHITECTURES;
     m.attr("CUDART") = CUDART_VERSION;
+    m.def(
+        "device_problem",
+        [] {
+            int count = 0;
+            const cudaError_t status = cudaGetDeviceCount(&count);
+            cudaGetLastError();  // it is reported here, and not by the next launch
+            return nb::str(status == cudaSuccess ? "" : cudaGetErrorString(status));
+        },
+        "Why the driver runs no kernels of this build; empty if it does.");
     splat::bind::gpu_training(m);
 }
 
