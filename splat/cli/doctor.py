@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import shutil
 import subprocess
 import sys
@@ -160,11 +161,18 @@ def _cuda() -> Iterator[Check]:
         yield Check(name, "ok", f"built for {built}")
 
 
+# CMake's name of an architecture: 90 (machine code and PTX), 90-real, 90-virtual, 90a (of that chip alone).
+_ARCHITECTURE = re.compile(r"(\d+)(\d)([a-z]?)(-real|-virtual)?")
+
+
 def _architectures(names: str) -> str:
     """sm_90 of CMake's 90-real, PTX 90 of 90-virtual, and both of 90."""
     words = []
     for name in names.split():
         number = name.split("-")[0]
+        if not _ARCHITECTURE.fullmatch(name):
+            words.append(name)  # native, all, all-major
+            continue
         if not name.endswith("-virtual"):
             words.append(f"sm_{number}")
         if not name.endswith("-real"):
@@ -175,12 +183,21 @@ def _architectures(names: str) -> str:
 def covers(names: str, major: int, minor: int) -> bool:
     """Whether kernels built for `names` (CMake's, by spaces) run on a GPU of compute `major`.`minor`.
 
-    Machine code runs on its own generation from its own revision on, PTX on everything that came later.
+    Machine code runs on its own generation from its own revision on, PTX on everything that came later,
+    either with a letter on its own chip alone. Of native, all and all-major it is taken for granted.
     """
     for name in names.split():
-        built = divmod(int(name.split("-")[0]), 10)
-        binary = not name.endswith("-virtual") and built[0] == major and built[1] <= minor
-        if binary or (not name.endswith("-real") and built <= (major, minor)):
+        match = _ARCHITECTURE.fullmatch(name)
+        if not match:
+            return True
+        built, kind = (int(match[1]), int(match[2])), match[4]
+        if match[3]:
+            fits = built == (major, minor)
+        elif kind == "-real":
+            fits = built[0] == major and built[1] <= minor
+        else:
+            fits = built <= (major, minor)
+        if fits:
             return True
     return False
 

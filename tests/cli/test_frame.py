@@ -153,6 +153,9 @@ def test_doctor(splat):
         ("89-real", (8, 6), False),
         ("90", (12, 0), True),  # by its PTX
         ("75-virtual", (7, 5), True),
+        ("90a", (9, 0), True),
+        ("90a", (10, 0), False),
+        ("native", (9, 0), True),
         ("75-real 80-real 120", (7, 0), False),
     ],
 )
