@@ -3,12 +3,19 @@
 
 set(SPLAT_GPU_SOURCES
   src/cuda/adam.cu
+  src/cuda/binning.cu
+  src/cuda/blend_backward.cu
+  src/cuda/blend_forward.cu
   src/cuda/density.cu
   src/cuda/photometric.cu
+  src/cuda/project.cu
+  src/cuda/project_backward.cu
+  src/cuda/raster.cu
   src/cuda/sort.cu
 )
 set(SPLAT_GPU_BINDINGS
   src/bind/gpu.cpp
+  src/bind/gpu_raster.cpp
   src/bind/gpu_training.cpp
 )
 
@@ -29,7 +36,7 @@ if(SPLAT_EMULATED)
     file(CONFIGURE OUTPUT ${wrapper} CONTENT "#include \"${CMAKE_CURRENT_SOURCE_DIR}/${source}\"\n" @ONLY)
     list(APPEND sources ${wrapper})
   endforeach()
-  nanobind_add_module(_emulated NB_STATIC NOMINSIZE ${SPLAT_GPU_BINDINGS} ${sources})
+  nanobind_add_module(_emulated NB_STATIC NB_DOMAIN splat_emulated NOMINSIZE ${SPLAT_GPU_BINDINGS} ${sources})
   target_include_directories(_emulated PRIVATE include src/cuda tests)
   target_compile_definitions(_emulated PRIVATE SPLAT_EMULATE)
   target_compile_options(_emulated PRIVATE -O2 -Wno-unknown-pragmas)
@@ -92,9 +99,13 @@ find_package(CUDAToolkit REQUIRED)
 add_library(gpu_kernels STATIC ${SPLAT_GPU_SOURCES})
 target_include_directories(gpu_kernels PRIVATE include src/cuda)
 target_compile_options(gpu_kernels PRIVATE
-  $<$<COMPILE_LANGUAGE:CUDA>:--use_fast_math --Werror=all-warnings>)
+  $<$<COMPILE_LANGUAGE:CUDA>:--Werror=all-warnings>)
 
-nanobind_add_module(_cuda NB_STATIC NOMINSIZE ${SPLAT_GPU_BINDINGS})
+# Approximate quotients and roots are as good there: the result is a test with slack, or goes into a sum.
+set_source_files_properties(src/cuda/blend_backward.cu src/cuda/blend_forward.cu PROPERTIES
+  COMPILE_OPTIONS --use_fast_math)
+
+nanobind_add_module(_cuda NB_STATIC NB_DOMAIN splat_cuda NOMINSIZE ${SPLAT_GPU_BINDINGS})
 target_include_directories(_cuda PRIVATE include src/cuda)
 string(REPLACE ";" " " architectures "${CMAKE_CUDA_ARCHITECTURES}")
 target_compile_definitions(_cuda PRIVATE "SPLAT_ARCHITECTURES=\"${architectures}\"")

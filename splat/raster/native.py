@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -36,7 +36,7 @@ class NativeBackend:
         return Deferred()
 
     def render(self, gaussians: Gaussians, camera: Camera, options: RenderOptions) -> RenderOutput:
-        request = _Request.check(gaussians, camera, options)
+        request = Request.check(gaussians, camera, options, "cpu")
         deferred = options.deferred
         if deferred is not None:
             deferred._claim(request)
@@ -81,11 +81,50 @@ class _Lease:
     def __del__(self) -> None:
         self._free.append(self.raster)
 
+    def fused_step(self, request: Request, step: FusedStep, *, differentiated: bool) -> None:
+        if not differentiated:
+            self.raster.blend_backward(*[None] * 10, request.threads)
+        self.raster.fused_step(
+            [_array(tensor) for tensor in step.values],
+            request.degree,
+            request.antialiased,
+            [_array(tensor) for tensor in step.first],
+            [_array(tensor) for tensor in step.second],
+            step.rates,
+            step.step,
+            *step.betas,
+            step.eps,
+            *step.penalties,
+            request.threads,
+        )
+
+
+class Lease(Protocol):
+    """What a backend holds of a render until the step is done."""
+
+    def fused_step(self, request: Request, step: FusedStep, *, differentiated: bool) -> None:
+        """Projection-backward and Adam; without a backward pass before, from gradients of zero."""
+
 
 @dataclass
-class _Request:
+class FusedStep:
+    """The checked arguments of `Deferred.step`, in the order of PARAMETERS."""
+
+    values: list[Tensor]
+    first: list[Tensor]
+    second: list[Tensor]
+    rates: list[float]  # of _RATES
+    step: int
+    betas: tuple[float, float]
+    eps: float
+    penalties: tuple[float, float]  # opacity, scale
+
+
+@dataclass
+class Request:
     """A checked render call: what the kernels need besides tensors with gradients."""
 
+    device: torch.device
     count: int
     degree: int
     antialiased: bool
@@ -95,19 +134,22 @@ class _Request:
     threads: int
 
     @staticmethod
-    def check(gaussians: Gaussians, camera: Camera, options: RenderOptions) -> _Request:
-        """The kernels compute in float32 on the CPU; shapes were checked by `render`."""
+    def check(gaussians: Gaussians, camera: Camera, options: RenderOptions, device_type: str) -> Request:
+        """The kernels compute in float32 on a device of the type; shapes were checked by `render`."""
+        device = gaussians.device
+        if device.type != device_type:
+            device = torch.device(device_type)
         for name in PARAMETERS:
-            _check_float32(name, getattr(gaussians, name))
+            _check_float32(name, getattr(gaussians, name), device)
         if options.features is not None:
-            _check_float32("options.features", options.features)
+            _check_float32("options.features", options.features, device)
         count = len(gaussians)
         degree = gaussians.sh_degree
         if options.sh_degree is not None:
             degree = min(degree, options.sh_degree)
 
         def statistic(name: str, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor | None:
-            return torch.zeros(shape, dtype=dtype) if name in options.needs else None
+            return torch.zeros(shape, dtype=dtype, device=device) if name in options.needs else None
 
         statistics = {
             "ids": statistic("ids", (camera.height, camera.width), torch.int32),
@@ -116,7 +158,8 @@ class _Request:
             "means2d_grad": statistic("means2d_grad", (count, 2), torch.float32),
             "absgrad": statistic("absgrad", (count, 2), torch.float32),
         }
-        return _Request(
+        return Request(
+            device,
             count,
             degree,
             gaussians.antialiased,
@@ -127,8 +170,8 @@ class _Request:
         )
 
 
-def _check_float32(name: str, tensor: Tensor) -> None:
-    check_tensor(name, tensor, (None,) * tensor.ndim, dtype=torch.float32, device=torch.device("cpu"))
+def _check_float32(name: str, tensor: Tensor, device: torch.device) -> None:
+    check_tensor(name, tensor, (None,) * tensor.ndim, dtype=torch.float32, device=device)
 
 
 def _array(tensor: Tensor | None) -> Any:
@@ -246,11 +289,11 @@ class Deferred:
     """
 
     def __init__(self) -> None:
-        self._request: _Request | None = None
-        self._lease: _Lease | None = None
+        self._request: Request | None = None
+        self._lease: Lease | None = None
         self._ready = False
 
-    def _claim(self, request: _Request) -> None:
+    def _claim(self, request: Request) -> None:
         if self._request is not None:
             raise UsageError("a Deferred is good for one render: make a new one for each")
         self._request = request
@@ -298,28 +341,22 @@ class Deferred:
                 ("", "exp_avg of ", "exp_avg_sq of "), (value, *moments[name]), strict=True
             ):
                 check_tensor(
-                    kind + name, tensor, tuple(value.shape), dtype=torch.float32, device=torch.device("cpu")
+                    kind + name, tensor, tuple(value.shape), dtype=torch.float32, device=request.device
                 )
                 if not tensor.is_contiguous():
                     raise ValueError(f"{kind}{name}: expected a contiguous tensor")
-            values.append(value.detach().numpy())
-            first.append(moments[name][0].detach().numpy())
-            second.append(moments[name][1].detach().numpy())
-        if not self._ready:
-            lease.raster.blend_backward(*[None] * 10, request.threads)
-        lease.raster.fused_step(
+            values.append(value.detach())
+            first.append(moments[name][0].detach())
+            second.append(moments[name][1].detach())
+        arguments = FusedStep(
             values,
-            request.degree,
-            request.antialiased,
             first,
             second,
             [float(rates[name]) for name in _RATES],
             step,
-            betas[0],
-            betas[1],
+            betas,
             eps,
-            float(penalties.get("opacity", 0.0)),
-            float(penalties.get("scale", 0.0)),
-            request.threads,
+            (float(penalties.get("opacity", 0.0)), float(penalties.get("scale", 0.0))),
         )
+        lease.fused_step(request, arguments, differentiated=self._ready)
         self._lease = None

@@ -14,10 +14,11 @@ from splat.raster.api import RenderOptions, RenderOutput
 _BACKENDS = {
     "reference": "splat.raster.reference:ReferenceBackend",
     "cpu": "splat.raster.native:NativeBackend",
+    "cuda": "splat.raster.cuda:CudaBackend",
     "gsplat": "splat.raster.gsplat:GsplatBackend",
 }
 # Device type -> what "auto" means there; elsewhere the reference draws.
-_AUTO = {"cpu": "cpu"}
+_AUTO = {"cpu": "cpu", "cuda": "cuda"}
 
 
 class Backend(Protocol):

@@ -125,21 +125,21 @@ SCENES = {
 
 
 def run(
-    scene: Gaussians, view: Camera, backend: str, dtype: torch.dtype, features: int = 0
+    scene: Gaussians, view: Camera, backend: str, dtype: torch.dtype, features: int = 0, device: str = "cpu"
 ) -> tuple[RenderOutput, dict[str, Tensor]]:
     """All outputs, and the gradients of their projections on fixed random directions."""
     random = torch.Generator().manual_seed(7)
-    scene = scene.map(lambda t: t.detach().to(dtype).clone()).requires_grad_()
+    scene = scene.map(lambda t: t.detach().to(device, dtype).clone()).requires_grad_()
     view = view.with_pose(view.world_to_camera.to(dtype).clone().requires_grad_())
-    background = torch.tensor([0.2, 0.5, 0.7], dtype=dtype, requires_grad=True)
+    background = torch.tensor([0.2, 0.5, 0.7], dtype=dtype, device=device, requires_grad=True)
     channels = None
     if features:
-        channels = torch.randn(len(scene), features, generator=random).to(dtype).requires_grad_()
+        channels = torch.randn(len(scene), features, generator=random).to(device, dtype).requires_grad_()
     output = render(
         scene, view, RenderOptions(background=background, features=channels, needs=NEEDS, backend=backend)
     )
     loss = sum(
-        (value * torch.randn(value.shape, generator=random).to(dtype)).sum()
+        (value * torch.randn(value.shape, generator=random).to(device, dtype)).sum()
         for value in (getattr(output, name) for name in OUTPUTS)
         if value is not None
     )

@@ -1,10 +1,4 @@
-"""The native backend against the reference in float64: every output and every gradient.
-
-The bounds are those the project sets itself: gradients with cosine >= 0.9999 and norm ratio 1 +- 1e-3, and per
-Gaussian a relative error with median <= 1e-4 and 99th percentile <= 1e-2. Outputs differ by float32 rounding
-(1e-5 relative to values of order one, tens of splats deep) but for pixels where a cut-off flips: at most
-FLIP_SHARE of them.
-"""
+"""The native backend against the reference in float64: every output and every gradient."""
 
 from __future__ import annotations
 
@@ -16,27 +10,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from agreement import FLIP_SHARE, assert_gradients_agree, assert_outputs_agree, assert_pictures_agree
 from hostile import OUTPUTS, SCENES, STATISTICS, camera, ordinary, run, wires
-from torch import Tensor
 
 from splat.raster import RenderOptions, render
-
-FLIP_SHARE = 2e-3
-
-
-def assert_gradients_agree(native: dict[str, Tensor], truth: dict[str, Tensor]) -> None:
-    for name, expected in truth.items():
-        got = native[name].double()
-        cosine = (got * expected).sum() / (got.norm() * expected.norm())
-        assert cosine >= 0.9999, name
-        assert abs(got.norm() / expected.norm() - 1) <= 1e-3, name
-        if name in ("pose", "background"):
-            continue
-        got, expected = got.flatten(1) if got.dim() > 1 else got[:, None], expected.reshape(len(expected), -1)
-        size = expected.norm(dim=1)
-        relative = ((got - expected).norm(dim=1) / size)[size > 0]
-        assert relative.median() <= 1e-4, name
-        assert torch.quantile(relative, 0.99) <= 1e-2, name
 
 
 @pytest.mark.parametrize("antialiased", [False, True], ids=["classic", "antialiased"])
@@ -46,15 +23,7 @@ def test_outputs_and_gradients(kind: str, antialiased: bool) -> None:
     view = camera()
     got, gradients = run(scene, view, "cpu", torch.float32, features=5)
     truth, expected = run(scene, view, "reference", torch.float64, features=5)
-    for name in OUTPUTS:
-        value = getattr(truth, name).detach()
-        error = (getattr(got, name).detach().double() - value).abs() / (1 + value.abs())
-        assert (error > 2e-5).double().mean() <= FLIP_SHARE, name
-    assert (got.ids != truth.ids).double().mean() <= FLIP_SHARE
-    assert (got.radii != truth.radii).double().mean() <= 2e-3  # a half axis within rounding of an integer
-    for name in STATISTICS:
-        value = getattr(truth, name).double()
-        assert (getattr(got, name).double() - value).norm() <= 1e-3 * value.norm(), name
+    assert_outputs_agree(got, truth)
     assert_gradients_agree(gradients, expected)
 
 
@@ -72,10 +41,7 @@ def test_views(change: dict[str, float]) -> None:
     got, gradients = run(scene, view, "cpu", torch.float32, features=2)
     truth, expected = run(scene, view, "reference", torch.float64, features=2)
     assert (truth.radii > 0).sum() > 10
-    for name in OUTPUTS:
-        value = getattr(truth, name).detach()
-        error = (getattr(got, name).detach().double() - value).abs() / (1 + value.abs())
-        assert (error > 2e-5).double().mean() <= FLIP_SHARE, name
+    assert_pictures_agree(got, truth)
     assert_gradients_agree(gradients, expected)
 
 

@@ -50,6 +50,19 @@ SPLAT_HD Real alpha_unclamped(Real s) {
     return e * e;
 }
 
+#if defined(__CUDACC__)
+// The GPU has an instruction for 2^x (relative error 1.2e-7 and that of 8 s).
+SPLAT_HD float alpha_unclamped(float s) {
+#if defined(__CUDA_ARCH__)
+    float result;
+    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(result) : "f"(8.0f * s));
+    return result;
+#else
+    return alpha_unclamped<float>(s);
+#endif
+}
+#endif
+
 // Horizontal extent [left, right] of the ellipse u'^2 + v'^2 <= limit over rows dy in [low, high]
 // (relative to the centre, as is the result). Empty: left > right.
 template <class Real>

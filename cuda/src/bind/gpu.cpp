@@ -15,6 +15,7 @@ NB_MODULE(_emulated, m) {
     m.doc() = "The kernels of splat._cuda on the CPU, thread by thread: slow, for tests alone.";
     nb::set_leak_warnings(false);
     m.attr("ARCHITECTURES") = "emulated";
+    splat::bind::gpu_raster(m);
     splat::bind::gpu_training(m);
     m.def("seed", &splat::emulate::seed, "value"_a, "Seed of the order in which threads and blocks run.");
     m.def(
@@ -42,6 +43,7 @@ NB_MODULE(_cuda, m) {
             return nb::str(status == cudaSuccess ? "" : cudaGetErrorString(status));
         },
         "Why the driver runs no kernels of this build; empty if it does.");
+    splat::bind::gpu_raster(m);
     splat::bind::gpu_training(m);
 }
 

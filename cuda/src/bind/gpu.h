@@ -19,8 +19,9 @@ template <class T>
 T* pointer(Address address) {
     return reinterpret_cast<T*>(address);
 }
-void gpu_training(nb::module_& m);
-
 inline gpu::Stream stream_of(uintptr_t stream) { return reinterpret_cast<gpu::Stream>(stream); }
+
+void gpu_raster(nb::module_& m);
+void gpu_training(nb::module_& m);
 
 }  // namespace splat::bind

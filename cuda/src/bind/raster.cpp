@@ -24,7 +24,7 @@ const float* pointer(OptionalConst& array) { return array ? array->data() : null
 // means, quats, log_scales, logit_opacities, sh.
 using Parameters = std::vector<Array<float>>;
 
-cpu::SceneArrays scene_of(const Parameters& p, int degree, bool antialiased) {
+SceneArrays scene_of(const Parameters& p, int degree, bool antialiased) {
     if (p.size() != 5) throw std::invalid_argument("expected the five parameter arrays");
     return {p[0].data(), p[1].data(), p[2].data(), p[3].data(), p[4].data(), static_cast<int64_t>(p[0].shape(0)),
             static_cast<int>(p[4].shape(1)), degree, antialiased};
@@ -40,7 +40,7 @@ void forward(Raster& raster, const Parameters& parameters, int degree, bool anti
                                   ids ? ids->data() : nullptr, pointer(feature_image),
                                   radii ? radii->data() : nullptr, pointer(contribution)};
     const int channels = features ? static_cast<int>(features->shape(1)) : 0;
-    const cpu::SceneArrays scene = scene_of(parameters, degree, antialiased);
+    const SceneArrays scene = scene_of(parameters, degree, antialiased);
     const float* bg = pointer(background);
     const float* f = pointer(features);
     nb::gil_scoped_release release;
@@ -61,7 +61,7 @@ void blend_backward(Raster& raster, OptionalConst v_image, OptionalConst v_alpha
 
 void project_backward(Raster& raster, const Parameters& parameters, int degree, bool antialiased,
                       Parameters gradients, Optional v_pose, int threads) {
-    const cpu::SceneArrays scene = scene_of(parameters, degree, antialiased);
+    const SceneArrays scene = scene_of(parameters, degree, antialiased);
     float* arrays[5];
     for (int i = 0; i < 5; ++i) arrays[i] = gradients.at(i).data();
     float* pose = pointer(v_pose);
@@ -73,8 +73,8 @@ void project_backward(Raster& raster, const Parameters& parameters, int degree, 
 void fused_step(Raster& raster, Parameters parameters, int degree, bool antialiased, Parameters first,
                 Parameters second, std::vector<double> rates, int64_t step, double beta1, double beta2, double eps,
                 double opacity_penalty, double scale_penalty, int threads) {
-    const cpu::SceneArrays scene = scene_of(parameters, degree, antialiased);
-    cpu::FusedStep s{};
+    const SceneArrays scene = scene_of(parameters, degree, antialiased);
+    FusedStep s{};
     for (int i = 0; i < 5; ++i) {
         s.values[i] = parameters.at(i).data();
         s.first[i] = first.at(i).data();

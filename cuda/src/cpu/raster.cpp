@@ -20,7 +20,7 @@ void Raster::forward(const View& view, const SceneArrays& scene, const float* ba
     view_ = view;
     count_ = scene.count;
     channels_ = channels;
-    grid_ = {view.width, view.height, (view.width + kTile - 1) / kTile, (view.height + kTile - 1) / kTile};
+    grid_ = make_grid(view.width, view.height);
     for (int c = 0; c < 3; ++c) background_[c] = background ? background[c] : 0.0f;
 
     // Project; every task lists its visible Gaussians at the start of its own range of keys.

@@ -4,9 +4,9 @@
 #include <cstdint>
 
 #include "isa.h"
-#include "splat/adam.h"
 #include "splat/blending.h"
 #include "splat/projection.h"
+#include "splat/scene.h"
 
 namespace splat::cpu {
 
@@ -16,31 +16,6 @@ inline constexpr int kBlock = 4;
 inline constexpr int kBlocks = 16;
 inline constexpr int kTilePixels = kTile * kTile;
 static_assert(kTile == kBlock * 4);
-
-struct SceneArrays {
-    const float* means;            // [N, 3]
-    const float* quats;            // [N, 4]
-    const float* log_scales;       // [N, 3]
-    const float* logit_opacities;  // [N]
-    const float* sh;               // [N, K, 3]
-    int64_t count;                 // N
-    int coefficients;              // K
-    int degree;                    // of the harmonics that are used
-    bool antialiased;
-};
-
-// Rows of gradients per Gaussian, or per (Gaussian, tile) before they are added up.
-enum Row {
-    kG, kGu, kGv, kGuu, kGuv, kGvv,  // ImageGradient
-    kRed, kGreen, kBlue,
-    kDepth,
-    kAbsX, kAbsY,                    // sums of |dLoss / d(centre)|
-    kRow = 16,
-};
-
-struct Grid {
-    int width, height, across, down;  // pixels; tiles
-};
 
 struct BlendForward {
     Grid grid;
@@ -86,17 +61,6 @@ struct BlendBackward {
     float* rows;                   // [instances, kRow]
     float* v_splat_features;       // [instances, channels] or null
     float* scratch;                // as BlendForward::sums, where any of depth, features has a gradient
-};
-
-// Adam inside the projection's backward pass.
-struct FusedStep {
-    float* values[5];              // means, quats, log_scales, logit_opacities, sh
-    float* first[5];
-    float* second[5];
-    AdamRates rates[4];            // means, quats, log_scales, logit_opacities
-    AdamRates sh0, sh_rest;
-    float opacity_penalty;         // d loss / d sigmoid(logit), each
-    float scale_penalty;           // d loss / d exp(log_scale), each
 };
 
 struct ProjectBackward {

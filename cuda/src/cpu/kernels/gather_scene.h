@@ -45,16 +45,5 @@ SPLAT_INLINE void load_sh(const SceneArrays& scene, int64_t first, int64_t end, 
     for (int i = 0; i < 3 * used; ++i) sh[i] = gather(base + i, offsets);
 }
 
-struct Direction {
-    Vec3<F> unit;
-    F inv_length;
-};
-
-SPLAT_INLINE Direction direction_to(const View& view, Vec3<F> mean) {
-    const Vec3<F> d = mean - Vec3<F>{F(view.position[0]), F(view.position[1]), F(view.position[2])};
-    const F inv_length = F(1.0f) / max(sqrt(dot(d, d)), F(1e-12f));
-    return {inv_length * d, inv_length};
-}
-
 }  // namespace
 }  // namespace splat::cpu::SPLAT_ISA

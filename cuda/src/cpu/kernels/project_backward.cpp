@@ -2,6 +2,7 @@
 // Adam in the same pass, where nothing else needs the gradients.
 #include "gather_scene.h"
 #include "raster_parts.h"
+#include "splat/footprint.h"
 #include "splat/sh.h"
 
 namespace splat::cpu::SPLAT_ISA {
@@ -42,14 +43,14 @@ __attribute__((noinline)) void gradients(const ProjectBackward& a, int64_t first
     F sh[48], basis[16], weight[16], colour[3];
     load_sh(a.scene, first, end, lanes, used, sh);
     for (int c = 0; c < 3; ++c) colour[c] = masked(splat[6 + c] > F(0.0f), rows[kRed + c]);
-    const Direction direction = direction_to(*a.view, raw.mean);
+    const Direction<F> direction = direction_to(*a.view, raw.mean);
     const Vec3<F> unit = direction.unit;
     sh_basis(a.scene.degree, unit.x, unit.y, unit.z, basis);
     for (int k = 0; k < used; ++k)
         weight[k] = sh[3 * k] * colour[0] + sh[3 * k + 1] * colour[1] + sh[3 * k + 2] * colour[2];
     Vec3<F> d;
     sh_basis_backward(a.scene.degree, unit.x, unit.y, unit.z, weight, d.x, d.y, d.z);
-    const Vec3<F> towards = direction.inv_length * (d - dot(d, unit) * unit);
+    const Vec3<F> towards = direction_backward(direction, d);
 
     const ImageGradient<F> image{rows[kG], rows[kGu], rows[kGv], rows[kGuu], rows[kGuv], rows[kGvv], rows[kDepth]};
     RawGradient<F> g;

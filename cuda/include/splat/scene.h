@@ -1,0 +1,51 @@
+// What every backend's stages pass to one another.
+#pragma once
+
+#include <cstdint>
+
+#include "splat/adam.h"
+#include "splat/constants.h"
+
+namespace splat {
+
+struct SceneArrays {
+    const float* means;            // [N, 3]
+    const float* quats;            // [N, 4]
+    const float* log_scales;       // [N, 3]
+    const float* logit_opacities;  // [N]
+    const float* sh;               // [N, K, 3]
+    int64_t count;                 // N
+    int coefficients;              // K
+    int degree;                    // of the harmonics that are used
+    bool antialiased;
+};
+
+// Rows of gradients per Gaussian, or per (Gaussian, tile) before they are added up.
+enum Row {
+    kG, kGu, kGv, kGuu, kGuv, kGvv,  // ImageGradient
+    kRed, kGreen, kBlue,
+    kDepth,
+    kAbsX, kAbsY,                    // sums of |dLoss / d(centre)|
+    kRow = 16,
+};
+
+struct Grid {
+    int width, height, across, down;  // pixels; tiles
+};
+
+inline Grid make_grid(int width, int height) {
+    return {width, height, (width + kTile - 1) / kTile, (height + kTile - 1) / kTile};
+}
+
+// Adam inside the projection's backward pass.
+struct FusedStep {
+    float* values[5];              // means, quats, log_scales, logit_opacities, sh
+    float* first[5];
+    float* second[5];
+    AdamRates rates[4];            // means, quats, log_scales, logit_opacities
+    AdamRates sh0, sh_rest;
+    float opacity_penalty;         // d loss / d sigmoid(logit), each
+    float scale_penalty;           // d loss / d exp(log_scale), each
+};
+
+}  // namespace splat

@@ -1,0 +1,259 @@
+"""The native rasterizer on an NVIDIA GPU (cuda/src/cuda).
+
+Every call enqueues on torch's current stream of the tensors' device and returns. A render waits for the device
+once, for the number of (Gaussian, tile) pairs, so that there is room for all of them. With a `Deferred` it does
+not: there is room for what earlier renders needed and half as much again, and a step whose picture needed more
+changes nothing (see Raster::forward in cuda/src/cuda/raster.h).
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections import defaultdict
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from splat.core import Camera, DeviceError, Gaussians
+from splat.core.gaussians import PARAMETERS
+from splat.raster.api import RenderOptions, RenderOutput
+from splat.raster.native import Deferred, FusedStep, Request
+
+# A device and a stream on it.
+_Place = tuple[torch.device, int]
+
+
+class CudaBackend:
+    """`render` by the GPU kernels, float32.
+
+    Args:
+        kernels: the module that holds them; None for splat._cuda. The tests give splat._emulated, which takes
+            tensors on the CPU.
+
+    Raises:
+        DeviceError: the kernels were not built, or there is no GPU.
+    """
+
+    name = "cuda"
+
+    def __init__(self, kernels: ModuleType | None = None) -> None:
+        self._kernels = kernels if kernels is not None else _built()
+        self._device_type = "cpu" if self._kernels.ARCHITECTURES == "emulated" else "cuda"
+        # State of finished renders, for the next ones on the same stream. append and pop are atomic.
+        self._free: defaultdict[_Place, list[_State]] = defaultdict(list)
+
+    def deferred(self) -> Deferred:
+        """What makes the next step a fused one; see `splat.raster.native.Deferred`."""
+        return Deferred()
+
+    def render(self, gaussians: Gaussians, camera: Camera, options: RenderOptions) -> RenderOutput:
+        request = Request.check(gaussians, camera, options, self._device_type)
+        deferred = options.deferred
+        if deferred is not None:
+            deferred._claim(request)
+        lease = _Lease(self._kernels, self._free, request.device)
+        tensors = [getattr(gaussians, name) for name in PARAMETERS]
+        if deferred is not None:
+            # Gradients stop at the image plane; the hook is what makes the outputs require grad.
+            tensors = [t.detach() for t in tensors]
+        hook = torch.zeros((), requires_grad=deferred is not None)
+        outputs = _Render.apply(
+            request,
+            lease,
+            deferred,
+            *tensors,
+            hook,
+            camera.world_to_camera,
+            options.background,
+            options.features,
+        )
+        image, alpha, depth, median_depth, features = outputs
+        stats = request.statistics
+        return RenderOutput(
+            image=image,
+            alpha=alpha,
+            depth=depth,
+            median_depth=median_depth,
+            features=features,
+            ids=stats["ids"],
+            radii=stats["radii"],
+            contribution=stats["contribution"],
+            means2d_grad=stats["means2d_grad"],
+            means2d_absgrad=stats["absgrad"],
+        )
+
+
+def _built() -> ModuleType:
+    try:
+        from splat import _cuda
+    except ImportError as error:
+        raise DeviceError(
+            "the GPU kernels are not in this installation: build splat where nvcc is at hand (splat doctor "
+            f"says more), or render on the CPU\n{error}"
+        ) from error
+    if not torch.cuda.is_available():
+        raise DeviceError("no NVIDIA GPU that PyTorch can use: render on the CPU (splat doctor says more)")
+    return _cuda
+
+
+class _State:
+    """A native Raster with the memory that it asks for, which is torch's."""
+
+    def __init__(self, kernels: ModuleType, device: torch.device) -> None:
+        memory: dict[int, Tensor] = {}
+
+        def allocate(slot: int, size: int) -> int:
+            memory.pop(slot, None)  # given back first, as it may be what is needed
+            memory[slot] = torch.empty(size, dtype=torch.uint8, device=device)
+            return memory[slot].data_ptr()
+
+        self.raster = kernels.Raster(allocate)
+
+
+class _Lease:
+    """State on loan until nothing refers to the render any more."""
+
+    def __init__(
+        self, kernels: ModuleType, free: defaultdict[_Place, list[_State]], device: torch.device
+    ) -> None:
+        self.kernels = kernels
+        stream = torch.cuda.current_stream(device).cuda_stream if device.type == "cuda" else 0
+        self.place = (device.index or 0, stream)
+        pool = free[(device, stream)]
+        try:
+            state = pool.pop()
+        except IndexError:
+            state = _State(kernels, device)
+        self.raster = state.raster
+        weakref.finalize(self, pool.append, state)
+
+    def scene(self, request: Request, tensors: list[Tensor]) -> Any:
+        """The native view of the parameters, which must stay alive while it is used."""
+        addresses = [tensor.data_ptr() for tensor in tensors]
+        return self.kernels.Scene(
+            addresses, request.count, tensors[4].shape[1], request.degree, request.antialiased
+        )
+
+    def fused_step(self, request: Request, step: FusedStep, *, differentiated: bool) -> None:
+        if not differentiated:
+            self.raster.blend_backward(*[0] * 11, *self.place)
+        self.raster.fused_step(
+            self.scene(request, step.values),
+            [tensor.data_ptr() for tensor in step.first],
+            [tensor.data_ptr() for tensor in step.second],
+            step.rates,
+            step.step,
+            *step.betas,
+            step.eps,
+            *step.penalties,
+            *self.place,
+        )
+
+
+def _address(tensor: Tensor | None) -> int:
+    """Of a contiguous tensor; 0 for what is not wanted."""
+    return 0 if tensor is None else tensor.data_ptr()
+
+
+def _contiguous(tensor: Tensor | None) -> Tensor | None:
+    return None if tensor is None else tensor.detach().contiguous()
+
+
+class _Render(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx, request, lease, deferred, means, quats, log_scales, logits, sh, hook, pose, background, features
+    ):
+        del hook
+        camera, needs, device = request.camera, request.needs, request.device
+        height, width = camera.height, camera.width
+
+        def picture(*shape: int) -> Tensor:
+            return torch.empty(*shape, device=device)
+
+        parameters = [t.detach().contiguous() for t in (means, quats, log_scales, logits, sh)]
+        image, alpha = picture(height, width, 3), picture(height, width)
+        depth = picture(height, width) if "depth" in needs else None
+        median_depth = picture(height, width) if "median_depth" in needs else None
+        channels = 0 if features is None else features.shape[1]
+        feature_image = None if features is None else torch.zeros(height, width, channels, device=device)
+        colour = _contiguous(None if background is None else background.to(device, torch.float32))
+        flat = _contiguous(features)
+        lease.raster.forward(
+            lease.scene(request, parameters),
+            pose.detach().to("cpu", torch.float32).flatten().tolist(),
+            camera.fx,
+            camera.fy,
+            camera.cx,
+            camera.cy,
+            width,
+            height,
+            _address(colour),
+            _address(flat),
+            channels,
+            image.data_ptr(),
+            alpha.data_ptr(),
+            _address(depth),
+            _address(median_depth),
+            _address(request.statistics["ids"]),
+            _address(feature_image),
+            _address(request.statistics["radii"]),
+            _address(request.statistics["contribution"]),
+            deferred is None,
+            *lease.place,
+        )
+        ctx.request, ctx.lease, ctx.deferred, ctx.colour = request, lease, deferred, colour
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(means, quats, log_scales, logits, sh, pose, features, alpha, depth)
+        if deferred is not None:
+            deferred._lease = lease
+        return image, alpha, depth, median_depth, feature_image
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, v_image, v_alpha, v_depth, v_median_depth, v_features):
+        means, quats, log_scales, logits, sh, pose, features, alpha, depth = ctx.saved_tensors
+        request, lease, wants = ctx.request, ctx.lease, ctx.needs_input_grad
+        if features is None or features.shape[1] == 0:
+            v_features = None
+        grad_features = (
+            torch.zeros_like(features, memory_format=torch.contiguous_format) if wants[11] else None
+        )
+        gradients = [_contiguous(v) for v in (v_image, v_alpha, v_depth, v_median_depth, v_features)]
+        flat = _contiguous(features)
+        lease.raster.blend_backward(
+            *[_address(v) for v in gradients],
+            _address(ctx.colour),
+            _address(depth),
+            _address(flat),
+            _address(grad_features),
+            _address(request.statistics["means2d_grad"]),
+            _address(request.statistics["absgrad"]),
+            *lease.place,
+        )
+        grad_background = None
+        if wants[10] and v_image is not None:
+            grad_background = ((1 - alpha)[..., None] * v_image).sum((0, 1))
+        if ctx.deferred is not None:
+            ctx.deferred._ready = True
+        grads: list[Tensor | None] = [None] * 5
+        grad_pose = None
+        if any(wants[3:8]) or wants[9]:
+            parameters = [t.detach().contiguous() for t in (means, quats, log_scales, logits, sh)]
+            buffers = [torch.empty_like(t) for t in parameters]
+            pose12 = torch.empty(12, device=request.device) if wants[9] else None
+            lease.raster.project_backward(
+                lease.scene(request, parameters),
+                [t.data_ptr() for t in buffers],
+                _address(pose12),
+                *lease.place,
+            )
+            grads = [buffer if want else None for buffer, want in zip(buffers, wants[3:8], strict=True)]
+            if pose12 is not None:
+                grad_pose = torch.zeros(4, 4, device=request.device)
+                grad_pose[:3, :3] = pose12[:9].view(3, 3)
+                grad_pose[:3, 3] = pose12[9:]
+                grad_pose = grad_pose.to(pose.device, pose.dtype)
+        return None, None, None, *grads, None, grad_pose, grad_background, grad_features

@@ -1,0 +1,300 @@
+"""The GPU backend against the reference in float64 and the CPU backend, under emulation and, where there is a
+GPU, on it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from agreement import FLIP_SHARE, assert_gradients_agree, assert_outputs_agree
+from hostile import OUTPUTS, SCENES, STATISTICS, camera, ordinary, run
+from torch import Tensor
+
+from splat import _emulated
+from splat.core import Camera, DeviceError, Gaussians
+from splat.core.gaussians import PARAMETERS
+from splat.raster import RenderOptions, registry, render
+from splat.raster.api import NEEDS
+from splat.raster.native import Deferred
+
+DEVICES = {"emulated": "cpu", "cpu": "cpu", "cuda": "cuda"}
+
+
+@pytest.fixture(params=["emulated", pytest.param("cuda", marks=pytest.mark.cuda)])
+def backend(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.setitem(registry._BACKENDS, "emulated", "emulated_backend:EmulatedBackend")
+    if request.param == "cuda" and not torch.cuda.is_available():
+        pytest.skip("no NVIDIA GPU")
+    return request.param
+
+
+@pytest.fixture(autouse=True)
+def _seed() -> None:
+    _emulated.seed(0)
+
+
+def on(backend: str, scene: Gaussians) -> Gaussians:
+    return scene.to(DEVICES[backend])
+
+
+@pytest.mark.parametrize("antialiased", [False, True], ids=["classic", "antialiased"])
+@pytest.mark.parametrize("kind", SCENES)
+def test_outputs_and_gradients(backend: str, kind: str, antialiased: bool) -> None:
+    scene, view = replace(SCENES[kind](600), antialiased=antialiased), camera()
+    got, gradients = run(scene, view, backend, torch.float32, features=5, device=DEVICES[backend])
+    truth, expected = run(scene, view, "reference", torch.float64, features=5)
+    assert_outputs_agree(got, truth)
+    assert_gradients_agree(gradients, expected)
+
+
+@pytest.mark.parametrize(
+    ("width", "height"), [(1, 1), (1, 40), (40, 1), (17, 33), (330, 40), (20, 560)], ids=str
+)
+def test_any_size(backend: str, width: int, height: int) -> None:
+    """In the larger ones some splats touch more tiles, and more rows of them, than a warp has lanes."""
+    scene, view = ordinary(120), camera(width, height)
+    scene.log_scales[:4] += 4
+    scene.logit_opacities[:4] = -3
+    got, gradients = run(scene, view, backend, torch.float32, device=DEVICES[backend])
+    expected, expected_gradients = run(scene, view, "cpu", torch.float32)
+    error = (got.image.detach().cpu() - expected.image.detach()).abs().amax(-1)
+    assert (error > 2e-5).double().mean() <= FLIP_SHARE
+    assert torch.equal(got.radii.cpu(), expected.radii)
+    for name, value in expected_gradients.items():
+        difference = (gradients[name].cpu() - value).norm()
+        assert difference <= 1e-3 * value.norm(), name
+
+
+@pytest.mark.parametrize("coefficients", [1, 4, 9, 16])
+@pytest.mark.parametrize("limit", [None, 1])
+def test_harmonics_of_every_degree(backend: str, coefficients: int, limit: int | None) -> None:
+    scene = ordinary(200, coefficients)
+    results = []
+    for name, device in ((backend, DEVICES[backend]), ("cpu", "cpu")):
+        inputs = scene.to(device).clone().requires_grad_()
+        image = render(inputs, camera(), RenderOptions(sh_degree=limit, backend=name)).image
+        (image**2).sum().backward()
+        results.append((image.detach().cpu(), {n: t.grad.double() for n, t in inputs.named_tensors()}))
+    (got, gradients), (truth, expected) = results
+    assert ((got - truth).abs().amax(-1) > 2e-5).double().mean() <= FLIP_SHARE
+    assert_gradients_agree(gradients, {name: value.cpu() for name, value in expected.items()})
+
+
+@pytest.mark.parametrize("needs", [(), ("absgrad",), ("depth",), ("ids",), ("contribution",)], ids=str)
+def test_each_variant_of_the_kernels(backend: str, needs: tuple[str, ...]) -> None:
+    """Whatever else is asked for, the picture and its gradients are the same; order changes rounding alone."""
+
+    def differentiate(asked: frozenset[str]) -> tuple[Tensor, dict[str, Tensor]]:
+        scene = on(backend, ordinary(300)).requires_grad_()
+        output = render(scene, camera(), RenderOptions(needs=asked, backend=backend))
+        loss = output.image.sum()
+        if output.depth is not None:
+            loss = loss + 0 * output.depth.sum()
+        loss.backward()
+        return output.image.detach(), {name: tensor.grad for name, tensor in scene.named_tensors()}
+
+    image, gradients = differentiate(frozenset(needs))
+    everything, expected = differentiate(NEEDS)
+    assert torch.equal(image, everything)
+    for name, value in expected.items():
+        assert (gradients[name] - value).norm() <= 1e-5 * value.norm(), name
+
+
+def test_emulated_order_of_threads_changes_sums_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pictures to the bit; what is added up with atomics to rounding."""
+    monkeypatch.setitem(registry._BACKENDS, "emulated", "emulated_backend:EmulatedBackend")
+    results = []
+    for seed in range(3):
+        _emulated.seed(seed)
+        results.append(run(ordinary(300), camera(), "emulated", torch.float32, features=2))
+    output, gradients = results[0]
+    for other, other_gradients in results[1:]:
+        for name in (*OUTPUTS, "ids", "radii"):
+            assert torch.equal(getattr(output, name), getattr(other, name)), name
+        for name in STATISTICS:
+            a, b = getattr(output, name), getattr(other, name)
+            assert (a - b).norm() <= 1e-5 * a.norm(), name
+        for name, value in gradients.items():
+            assert (other_gradients[name] - value).norm() <= 1e-5 * value.norm(), name
+
+
+class TestDegenerate:
+    def draw(self, backend: str, scene: Gaussians, view: Camera) -> list[Tensor]:
+        scene = on(backend, scene).clone().requires_grad_()
+        output = render(scene, view, RenderOptions(needs=NEEDS, backend=backend))
+        (output.image.sum() + output.alpha.sum() + output.depth.sum() + output.median_depth.sum()).backward()
+        return [output.image.detach(), *(tensor.grad for _, tensor in scene.named_tensors())]
+
+    def test_no_gaussians(self, backend: str) -> None:
+        background = torch.tensor([0.1, 0.2, 0.3], device=DEVICES[backend])
+        scene = on(backend, ordinary(0)).requires_grad_()
+        output = render(scene, camera(), RenderOptions(background=background, needs=NEEDS, backend=backend))
+        assert torch.equal(output.image, background.expand_as(output.image))
+        assert (output.ids == -1).all()
+        output.image.sum().backward()
+        assert scene.means.grad.shape == (0, 3)
+
+    def test_nothing_in_view(self, backend: str) -> None:
+        scene = ordinary(50)
+        scene.means[:, 2] -= 100
+        image, *gradients = self.draw(backend, scene, camera())
+        assert not image.any()
+        assert not any(gradient.any() for gradient in gradients)
+
+    @pytest.mark.parametrize("name", PARAMETERS)
+    @pytest.mark.parametrize("value", [float("nan"), float("inf"), -1e38])
+    def test_absurd_values_spoil_only_their_own_gaussian(self, backend: str, name: str, value: float) -> None:
+        scene, view = ordinary(64), camera()
+        kept = torch.arange(64) % 8 != 3
+        without = self.draw(backend, scene.select(kept), view)
+        getattr(scene, name)[3::8] = value
+        tensors = self.draw(backend, scene, view)
+        assert all(torch.isfinite(t).all() for t in tensors)
+        if value != value:
+            assert torch.equal(tensors[0], without[0])
+            for got, expected in zip(tensors[1:], without[1:], strict=True):
+                assert (got[kept] - expected).norm() <= 1e-5 * expected.norm()
+                assert not got[~kept].any()
+
+    def test_a_pile_in_one_pixel(self, backend: str) -> None:
+        """Many batches in one tile, none of which ends the pixel."""
+        scene = ordinary(1200)
+        scene.means[:] = torch.tensor([0.0, 0.0, 3.0])
+        scene.log_scales[:] = torch.tensor([-4.0, -4.5, -3.5])  # a ball's rotation has no gradient
+        scene.logit_opacities[:] = -5.2
+        image, *gradients = self.draw(backend, scene, camera())
+        expected, *truth = self.draw("cpu", scene, camera())
+        # The transmittance falls by 1200 factors, each rounded: 1200 x 6e-8.
+        assert torch.allclose(image.cpu(), expected, atol=1e-4)
+        for got, value in zip(gradients, truth, strict=True):
+            assert (got.cpu() - value).norm() <= 1e-3 * value.norm()
+
+
+class TestDeferred:
+    RATES = {  # noqa: RUF012
+        "means": 1e-3,
+        "quats": 2e-3,
+        "log_scales": 5e-3,
+        "logit_opacities": 5e-2,
+        "sh0": 2.5e-3,
+        "shN": 1.25e-4,
+    }
+
+    def moments(self, scene: Gaussians) -> dict[str, tuple[Tensor, Tensor]]:
+        return {name: (torch.zeros_like(t), torch.zeros_like(t)) for name, t in scene.named_tensors()}
+
+    @pytest.mark.parametrize("coefficients", [1, 4, 9, 16])
+    def test_equals_the_cpu_backend(self, backend: str, coefficients: int) -> None:
+        """Three steps with penalties. Some Gaussians are never seen: their moments decay.
+
+        A step is at most the rate; values may differ by a thousandth of it, except where g / sqrt(v) amplifies
+        rounding of gradients near zero.
+        """
+        start = ordinary(200, coefficients)
+        start.means[::5, 2] -= 50
+        target = torch.rand(52, 70, 3, generator=torch.Generator().manual_seed(2))
+        scenes = {}
+        for name, device in ((backend, DEVICES[backend]), ("cpu", "cpu")):
+            scene = start.to(device).clone()
+            moments = self.moments(scene)
+            for step in range(1, 4):
+                deferred = Deferred()
+                output = render(scene, camera(), RenderOptions(deferred=deferred, backend=name))
+                ((output.image - target.to(device)) ** 2).mean().backward()
+                penalties = {"opacity": 0.01, "scale": 0.02}
+                deferred.step(scene, moments, self.RATES, step=step, penalties=penalties)
+            scenes[name] = scene.to("cpu")
+        for name, value in scenes["cpu"].named_tensors():
+            difference = (getattr(scenes[backend], name) - value).abs()
+            rate = self.RATES["shN" if name == "sh" else name]
+            assert difference.median() <= 1e-3 * rate, name
+            assert torch.quantile(difference.flatten(), 0.99) <= 1e-2 * rate, name
+            assert not torch.equal(value, getattr(start, name))
+
+    def test_without_a_backward_the_gradients_are_zero(self, backend: str) -> None:
+        scene, deferred = on(backend, ordinary(50)), Deferred()
+        before = scene.clone()
+        render(scene, camera(), RenderOptions(deferred=deferred, backend=backend))
+        deferred.step(scene, self.moments(scene), self.RATES, step=1)
+        assert torch.equal(scene.means, before.means)
+        assert torch.equal(scene.sh, before.sh)
+
+    def test_statistics_come_with_it(self, backend: str) -> None:
+        scene = on(backend, ordinary(200))
+        plain = render(scene.clone().requires_grad_(), camera(), RenderOptions(needs=NEEDS, backend=backend))
+        plain.image.sum().backward()
+        options = RenderOptions(needs=NEEDS, backend=backend, deferred=Deferred())
+        output = render(scene, camera(), options)
+        output.image.sum().backward()
+        assert output.means2d_grad.any()
+        for name in ("means2d_grad", "means2d_absgrad"):
+            expected = getattr(plain, name)
+            assert (getattr(output, name) - expected).norm() <= 1e-5 * expected.norm()
+
+    def test_a_step_that_lacks_room_changes_nothing_and_the_next_has_it(self, backend: str) -> None:
+        small, large = on(backend, ordinary(20)), on(backend, ordinary(4000))
+        before, moments = large.clone(), self.moments(large)
+
+        def step(scene: Gaussians, moments: dict[str, tuple[Tensor, Tensor]]) -> object:
+            deferred = Deferred()
+            output = render(scene, camera(), RenderOptions(deferred=deferred, backend=backend))
+            output.image.sum().backward()
+            raster = deferred._lease.raster
+            deferred.step(scene, moments, self.RATES, step=1)
+            if backend == "cuda":
+                torch.cuda.synchronize()
+            return raster
+
+        registry._load.cache_clear()  # a backend that has seen no scene
+        first = step(small, self.moments(small))
+        room = first.capacity
+        raster = step(large, moments)
+        assert raster is first
+        for name, value in before.named_tensors():
+            assert torch.equal(getattr(large, name), value), name
+        assert not any(moment.any() for pair in moments.values() for moment in pair)
+        step(large, moments)
+        assert raster.skipped == 1
+        assert raster.instances > room
+        assert raster.capacity >= raster.instances
+        assert not torch.equal(large.means, before.means)
+
+    def test_a_picture_without_deferred_is_complete_at_once(self, backend: str) -> None:
+        registry._load.cache_clear()
+        for count in (20, 4000):
+            scene = ordinary(count)
+            image = render(on(backend, scene), camera(), RenderOptions(backend=backend)).image.cpu()
+            expected = render(scene, camera(), RenderOptions(backend="cpu")).image
+            assert ((image - expected).abs().amax(-1) > 2e-5).double().mean() <= FLIP_SHARE
+
+
+def test_two_renders_before_their_backwards(backend: str) -> None:
+    """Each keeps its own state until it has been differentiated."""
+    scenes = [on(backend, ordinary(100, seed=i)).requires_grad_() for i in range(2)]
+    images = [render(scene, camera(), RenderOptions(backend=backend)).image for scene in scenes]
+    for image in images:
+        image.sum().backward()
+    for i, scene in enumerate(scenes):
+        alone = on(backend, ordinary(100, seed=i)).requires_grad_()
+        render(alone, camera(), RenderOptions(backend=backend)).image.sum().backward()
+        assert (scene.means.grad - alone.means.grad).norm() <= 1e-5 * alone.means.grad.norm()
+
+
+def test_takes_any_strides(backend: str) -> None:
+    scene = on(backend, ordinary(50))
+    strided = scene.map(lambda t: torch.stack([t, t], -1)[..., 0])
+    options = RenderOptions(backend=backend)
+    assert torch.equal(render(strided, camera(), options).image, render(scene, camera(), options).image)
+
+
+def test_emulated_says_what_came(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(registry._BACKENDS, "emulated", "emulated_backend:EmulatedBackend")
+    with pytest.raises(TypeError, match=r"means: expected torch.float32, got torch.float64"):
+        render(ordinary(4).to(torch.float64), camera(), RenderOptions(backend="emulated"))
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_without_a_gpu_the_backend_says_so() -> None:
+    with pytest.raises(DeviceError, match=r"NVIDIA GPU|not in this installation"):
+        render(ordinary(4), camera(), RenderOptions(backend="cuda"))
