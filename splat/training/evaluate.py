@@ -99,7 +99,7 @@ def evaluate(
     scores = []
     for number, view in enumerate(views):
         dataset.prefetch(views[number + 1 : number + 5])
-        camera = dataset.camera(view).to(device)
+        camera = dataset.camera(view)
         target, mask = photograph(dataset, view, background)
         target, mask = target.to(device), None if mask is None else mask.to(device)
         truth = target.float() / 255

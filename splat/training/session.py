@@ -99,7 +99,7 @@ class Session:
         """Moves a held-out camera along with the refined training cameras, then to its best fit."""
         trainer, poses = self.trainer, self.trainer.poses
         assert poses is not None
-        before = [self.dataset.camera(i).to(self.device) for i in self.dataset.train]
+        before = [self.dataset.camera(i) for i in self.dataset.train]
         after = [poses.camera(position, camera) for position, camera in enumerate(before)]
 
         def draw(camera: Camera) -> torch.Tensor:
@@ -160,7 +160,7 @@ def assemble(
         backend,
         deferred=getattr(backend, "deferred", None),
         exposure=Exposure(count, horizon, device) if config.exposure else None,
-        poses=Poses(count, horizon, dataset.extent, device) if config.poses else None,
+        poses=Poses(count, horizon, dataset.extent, torch.device("cpu")) if config.poses else None,
         commands=commands,
     )
     trainer.end = config.steps

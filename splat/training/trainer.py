@@ -18,6 +18,7 @@ from splat.training import guard
 from splat.training.context import MAIN, Context, Field
 from splat.training.losses import photometric
 from splat.training.perview import Exposure, Poses
+from splat.training.readback import Readback
 from splat.training.strategy import Strategy
 from splat.training.views import Views
 
@@ -56,7 +57,8 @@ class Trainer:
         self.poses = poses
         self.commands = commands or Commands()
         self.end = ctx.steps
-        self.loss = math.nan
+        self.loss = math.nan  # the latest that is known: on a GPU of some steps ago
+        self._losses: Readback[tuple[int, str]] = Readback()
         self.observers: list[Callable[[Trainer], None]] = []
         self.paused = False
         self.stopping = False
@@ -129,11 +131,11 @@ class Trainer:
             for value in strategy.losses(ctx).values():
                 loss = loss + value
         loss.backward()
-        self.loss = loss.item()
-        if not math.isfinite(self.loss):
-            guard.report(
-                fields, ctx.step + 1, ctx.step + 1, f"the loss of view {view.camera.name!r} is {self.loss}"
-            )
+        self._losses.send((ctx.step + 1, view.camera.name), loss)
+        for (step, name), value in self._losses.received():
+            self.loss = value
+            if not math.isfinite(value):
+                guard.report(fields, step, ctx.step + 1, f"the loss of view {name!r} is {value}")
         if ctx.output is not drawn:
             ctx.output.means2d_grad, ctx.output.means2d_absgrad = drawn.means2d_grad, drawn.means2d_absgrad
         for strategy in self.strategies:

@@ -10,10 +10,12 @@ from torch import Tensor
 from torch.nn import functional
 
 from splat.core import Camera
-from splat.data import Dataset
+from splat.data import Dataset, Photo
+from splat.training import memory
 from splat.training.config import Background
 
 PREFETCH = 8
+_DEVICE_SHARE = 0.2  # of a GPU's free memory, for photographs that stay there
 _FIXED = {"black": (0.0, 0.0, 0.0), "white": (1.0, 1.0, 1.0)}
 
 
@@ -24,7 +26,7 @@ class View:
     Attributes:
         index: of the frame in the dataset.
         position: of the frame among the training views.
-        camera: at the size of the target.
+        camera: at the size of the target; its pose is on the CPU, whence the kernels take their arguments.
         target: [H, W, 3] uint8.
         mask: [H, W] uint8 or None; 0 = ignore the pixel.
         background: [3] colour behind the scene.
@@ -54,7 +56,14 @@ class Views:
         progressive: int = 0,
         progressive_interval: int = 1,
         device: torch.device | str = "cpu",
+        keep_bytes: int | None = None,
     ) -> None:
+        """
+        Args:
+            device: where targets, masks and backgrounds go.
+            keep_bytes: of photographs that stay on the device; by default a share of a GPU's free memory, and
+                on the CPU none, as the dataset keeps its own.
+        """
         self.dataset = dataset
         self.progressive = progressive
         self.progressive_interval = progressive_interval
@@ -65,6 +74,12 @@ class Views:
         self._order: list[int] = []
         self._next = 0
         self._cameras: dict[int, Camera] = {}
+        self._kept: dict[int, Photo] = {}
+        if keep_bytes is None:
+            keep_bytes = (
+                int(_DEVICE_SHARE * memory.available(self.device)) if self.device.type == "cuda" else 0
+            )
+        self._room = keep_bytes
 
     def next(self, step: int) -> View:
         """The view of 0-based `step`; call it once a step."""
@@ -74,25 +89,45 @@ class Views:
         position = self._order[self._next]
         self._next += 1
         train = self.dataset.train
-        self.dataset.prefetch([train[p] for p in self._order[self._next : self._next + PREFETCH]])
+        soon = (train[p] for p in self._order[self._next : self._next + PREFETCH])
+        self.dataset.prefetch([index for index in soon if index not in self._kept])
 
         index = train[position]
         if index not in self._cameras:
-            self._cameras[index] = self.dataset.camera(index).to(self.device)
-        camera, photo = self._cameras[index], self.dataset.photo(index)
+            self._cameras[index] = self.dataset.camera(index)
+        camera, photo = self._cameras[index], self._photo(index)
         target, mask, background = photo.image, photo.mask, self._background
         if self._random:
-            background = torch.rand(3, generator=self._generator)
+            background = torch.rand(3, generator=self._generator).to(self.device)
             if photo.alpha is not None:
                 target = composite(target, photo.alpha, background)
-            background = background.to(self.device)
         level = self.progressive - step // self.progressive_interval
         if level > 0:
             height, width = (max(1, size >> level) for size in target.shape[:2])
             target, mask = reduced(target, mask, height, width)
             camera = camera.resized(width, height)
-        target = target.to(self.device)
         return View(index, position, camera, target, mask, background)
+
+    def _photo(self, index: int) -> Photo:
+        """The photograph on the device; it stays there while there is room."""
+        if index in self._kept:
+            return self._kept[index]
+        photo = self.dataset.photo(index)
+        image, alpha, mask = (
+            None if t is None else self._sent(t) for t in (photo.image, photo.alpha, photo.mask)
+        )
+        assert image is not None
+        photo = Photo(image, alpha, mask)
+        if photo.nbytes <= self._room:
+            self._kept[index] = photo
+            self._room -= photo.nbytes
+        return photo
+
+    def _sent(self, tensor: Tensor) -> Tensor:
+        """A copy on the device, through pinned memory, so that nobody waits for it."""
+        if self.device.type != "cuda":
+            return tensor
+        return tensor.pin_memory().to(self.device, non_blocking=True)
 
     def state_dict(self) -> dict[str, Any]:
         return {"generator": self._generator.get_state(), "order": self._order, "next": self._next}

@@ -10,6 +10,7 @@ import torch
 
 from splat.data import Photo
 from splat.training import memory
+from splat.training.readback import AHEAD, Readback
 from splat.training.views import Views, composite, reduced
 
 
@@ -107,3 +108,77 @@ def test_only_failed_allocations_count_as_out_of_memory() -> None:
     assert memory.is_out_of_memory(MemoryError())
     assert not memory.is_out_of_memory(RuntimeError("shape mismatch"))
     assert not memory.is_out_of_memory(ValueError("out of memory"))
+
+
+class Asked:
+    """A dataset that counts how often each photograph is asked for."""
+
+    def __init__(self, dataset: Any) -> None:
+        self._dataset = dataset
+        self.photos_asked: list[int] = []
+        self.prefetched: list[int] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._dataset, name)
+
+    def photo(self, index: int) -> Photo:
+        self.photos_asked.append(index)
+        return self._dataset.photo(index)
+
+    def prefetch(self, indices: list[int]) -> None:
+        self.prefetched += indices
+
+
+def test_photographs_stay_on_the_device_while_there_is_room(dataset: Any) -> None:
+    """Room for two of six: those are asked for once in three epochs, and not decoded ahead again."""
+    asked = Asked(dataset)
+    size = dataset.photo(dataset.train[0]).nbytes
+    views = Views(asked, 1, "black", keep_bytes=2 * size + 1)
+    plain = Views(dataset, 1, "black")
+    for step in range(18):
+        assert torch.equal(views.next(step).target, plain.next(step).target)
+    often = sorted(asked.photos_asked.count(index) for index in dataset.train)
+    assert often == [1, 1, 3, 3, 3, 3]
+    kept = {index for index in dataset.train if asked.photos_asked.count(index) == 1}
+    asked.prefetched.clear()
+    for step in range(6):
+        views.next(step)
+    assert asked.prefetched
+    assert not kept & set(asked.prefetched)
+
+
+def test_readback_is_in_order_and_at_once_on_the_cpu() -> None:
+    readback: Readback[str] = Readback()
+    assert readback.received() == []
+    readback.send("a", torch.tensor(1.5))
+    readback.send("b", torch.tensor(float("inf")))
+    assert readback.received() == [("a", 1.5), ("b", float("inf"))]
+    assert readback.received() == []
+
+
+def test_readback_waits_for_what_has_not_arrived_only_if_it_is_far_behind() -> None:
+    class Arrival:
+        waited = False
+
+        def query(self) -> bool:
+            return self.waited
+
+        def synchronize(self) -> None:
+            self.waited = True
+
+    readback: Readback[int] = Readback()
+    for step in range(AHEAD):
+        readback._pending.append((step, torch.tensor(float(step)), Arrival()))
+    assert readback.received() == []
+    readback._pending.append((AHEAD, torch.tensor(0.0), Arrival()))
+    assert readback.received() == [(0, 0.0)]
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
+def test_readback_of_a_gpu_arrives() -> None:
+    readback: Readback[int] = Readback()
+    for step in range(3):
+        readback.send(step, torch.tensor(step / 2, device="cuda"))
+    torch.cuda.synchronize()
+    assert readback.received() == [(0, 0.0), (1, 0.5), (2, 1.0)]
