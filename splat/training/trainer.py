@@ -132,10 +132,10 @@ class Trainer:
                 loss = loss + value
         loss.backward()
         self._losses.send((ctx.step + 1, view.camera.name), loss)
-        for (step, name), value in self._losses.received():
-            self.loss = value
-            if not math.isfinite(value):
-                guard.report(fields, step, ctx.step + 1, f"the loss of view {name!r} is {value}")
+        for (step, name), known in self._losses.received():
+            self.loss = known
+            if not math.isfinite(known):
+                guard.report(fields, step, ctx.step + 1, f"the loss of view {name!r} is {known}")
         if ctx.output is not drawn:
             ctx.output.means2d_grad, ctx.output.means2d_absgrad = drawn.means2d_grad, drawn.means2d_absgrad
         for strategy in self.strategies:
