@@ -2,7 +2,7 @@
 
 Every call enqueues on torch's current stream of the tensors' device and returns. A render waits for the device
 once, for the number of (Gaussian, tile) pairs, so that there is room for all of them. With a `Deferred` it does
-not: there is room for what earlier renders needed and half as much again, and a step whose picture needed more
+not: there is room for at least a quarter more than earlier renders needed, and a step whose picture needed more
 changes nothing (see Raster::forward in cuda/src/cuda/raster.h).
 """
 

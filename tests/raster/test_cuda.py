@@ -254,11 +254,17 @@ class TestDeferred:
         for name, value in before.named_tensors():
             assert torch.equal(getattr(large, name), value), name
         assert not any(moment.any() for pair in moments.values() for moment in pair)
-        step(large, moments)
-        assert raster.skipped == 1
-        assert raster.instances > room
-        assert raster.capacity >= raster.instances
-        assert not torch.equal(large.means, before.means)
+        tries = 1
+        while torch.equal(large.means, before.means) and tries < 6:
+            step(large, moments)
+            tries += 1
+        # A message takes two renders to arrive at most (under emulation), and an older one may be on its way.
+        assert tries <= 4
+        assert raster.capacity > room
+        for _ in range(4):
+            step(large, moments)
+        assert raster.overflows == tries - 1
+        assert room < raster.instances <= raster.capacity
 
     def test_a_picture_without_deferred_is_complete_at_once(self, backend: str) -> None:
         registry._load.cache_clear()

@@ -116,7 +116,7 @@ void gpu_raster(nb::module_& m) {
              "eps"_a, "opacity_penalty"_a, "scale_penalty"_a, "device"_a, "stream"_a)
         .def_prop_ro("instances", &Raster::instances, "(Gaussian, tile) pairs of the last render heard of.")
         .def_prop_ro("capacity", &Raster::capacity, "Instances that there is room for.")
-        .def_prop_ro("skipped", &Raster::skipped, "Fused steps that were skipped for want of room.");
+        .def_prop_ro("overflows", &Raster::overflows, "Renders heard of that lacked room; their fused steps did nothing.");
 }
 
 }  // namespace splat::bind

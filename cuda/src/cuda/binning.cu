@@ -92,8 +92,11 @@ __global__ void __launch_bounds__(kThreads) pad_kernel(Emit a) {
     const uint64_t total = a.count ? a.offsets[a.count - 1] : 0;
     const uint64_t i = static_cast<uint64_t>(thread_index());
     if (i == 0) {
+        const bool overflow = total > static_cast<uint64_t>(a.capacity);
         a.counters->instances = total;
-        a.counters->overflow = total > static_cast<uint64_t>(a.capacity);
+        if (total > a.counters->most) a.counters->most = total;
+        a.counters->overflow = overflow;
+        a.counters->overflows += overflow;
     }
     if (i >= total && i < static_cast<uint64_t>(a.capacity)) write_nowhere(a, {i, i + 1});
 }

@@ -65,21 +65,24 @@ struct DeviceGuard {
     explicit DeviceGuard(int) {}
 };
 
-// A few values that the device writes and the host reads later without waiting.
+// A few values that the device writes and the host reads later without waiting. What is sent before the last
+// message was received is dropped, so that a host that runs ahead of the device hears something at all.
 template <class T>
 class Mailbox {
 public:
-    void send(const T* device, Stream) { value_ = *device, sent_ = true; }
-    // What was sent last, if it has arrived; each is received once.
+    void send(const T* device, Stream) {
+        if (asked_ < 0) value_ = *device, asked_ = 0;
+    }
+    // The message, if it has arrived: here at the second time of asking.
     bool receive(T& value) {
-        if (!sent_) return false;
-        value = value_, sent_ = false;
+        if (asked_ < 0 || ++asked_ < 2) return false;
+        value = value_, asked_ = -1;
         return true;
     }
 
 private:
     T value_{};
-    bool sent_ = false;
+    int asked_ = -1;  // -1: no message is on its way
 };
 
 #else
@@ -134,7 +137,8 @@ private:
     int before_ = 0;
 };
 
-// A few values that the device writes and the host reads later without waiting.
+// A few values that the device writes and the host reads later without waiting. What is sent before the last
+// message was received is dropped, so that a host that runs ahead of the device hears something at all.
 template <class T>
 class Mailbox {
 public:
@@ -148,6 +152,7 @@ public:
         cudaFreeHost(value_);
     }
     void send(const T* device, Stream stream) {
+        if (sent_) return;
         if (!value_) {
             check(cudaMallocHost(reinterpret_cast<void**>(&value_), sizeof(T)), "cudaMallocHost");
             check(cudaEventCreateWithFlags(&arrived_, cudaEventDisableTiming), "cudaEventCreate");
@@ -156,7 +161,7 @@ public:
         check(cudaEventRecord(arrived_, stream), "cudaEventRecord");
         sent_ = true;
     }
-    // What was sent last, if it has arrived; each is received once.
+    // The message, if it has arrived.
     bool receive(T& value) {
         if (!sent_) return false;
         const cudaError_t status = cudaEventQuery(arrived_);

@@ -21,8 +21,8 @@ void Raster::hear() {
     Counters counters;
     if (!mailbox_.receive(counters)) return;
     instances_ = counters.instances;
-    skipped_ += counters.overflow;
-    if (2 * counters.instances > static_cast<uint64_t>(capacity_) + counters.instances / 2) reserve(counters.instances);
+    overflows_ = counters.overflows;
+    if (counters.most + counters.most / 4 > static_cast<uint64_t>(capacity_)) reserve(counters.most);
 }
 
 void Raster::reserve(uint64_t instances) {
@@ -60,7 +60,9 @@ void Raster::bin(int64_t count, bool exact, Stream stream) {
     const int tiles = grid_.across * grid_.down;
     Pair<uint32_t> tile_of{memory<uint32_t>(kInstanceTiles, capacity_), memory<uint32_t>(kOtherInstanceTiles, capacity_)};
     Pair<uint32_t> id_of{memory<uint32_t>(kInstanceIds, capacity_), memory<uint32_t>(kOtherInstanceIds, capacity_)};
+    const bool first = !address_[kCounters];
     Counters* counters = memory<Counters>(kCounters, 1);
+    if (first) set_zero(counters, sizeof(Counters), stream);
     emit({grid_, kept<Splat>(kSplats), ids_, offsets, count, capacity_, tile_of.current, id_of.current, counters}, stream);
     mailbox_.send(counters, stream);
 

@@ -43,8 +43,8 @@ public:
 
     // background [3] and features [N, channels] may be null.
     // exact: waits for the number of instances, so that there is room for them. Otherwise there is room for
-    // those of earlier renders and half as many again; where that is too little, the picture lacks instances,
-    // fused_step does nothing, and the next forward call makes room.
+    // at least a quarter more than earlier renders had; where that is too little, the picture lacks instances,
+    // fused_step does nothing, and a forward call makes room as soon as the host has heard.
     void forward(const View& view, const SceneArrays& scene, const float* background, const float* features,
                  int channels, const ForwardOutputs& out, bool exact, Stream stream);
 
@@ -63,8 +63,8 @@ public:
 
     // Of the last render that the host has heard of.
     uint64_t instances() const { return instances_; }
-    // Steps that were skipped because a render lacked room, as far as the host has heard.
-    int64_t skipped() const { return skipped_; }
+    // Renders that lacked room, as far as the host has heard.
+    int64_t overflows() const { return overflows_; }
     int64_t capacity() const { return capacity_; }
 
 private:
@@ -87,7 +87,7 @@ private:
     View view_{};
     Grid grid_{};
     int channels_ = 0;
-    int64_t count_ = 0, capacity_ = 0, skipped_ = 0;
+    int64_t count_ = 0, capacity_ = 0, overflows_ = 0;
     uint64_t instances_ = 0;
     bool has_median_ = false;
     const uint32_t* ids_ = nullptr;   // [N] by depth

@@ -18,10 +18,12 @@ struct alignas(16) Float4 {
 // Key of a Gaussian that is not drawn: behind every depth (which is finite and positive).
 inline constexpr uint32_t kNotDrawn = 0xffffffffu;
 
+// What the device tells the host, whenever the host comes to listen: so it keeps the history.
 struct Counters {
-    uint64_t instances;  // that the render has, whether there is room for them or not
-    uint32_t overflow;   // 1 if there is no room: the picture is incomplete and the step is skipped
-    uint32_t unused;
+    uint64_t instances;  // of the last render, whether there is room for them or not
+    uint64_t most;       // of any render
+    uint32_t overflow;   // 1 if the last had no room: the picture is incomplete and the step is skipped
+    uint32_t overflows;  // how often that has been so
 };
 
 struct Project {
