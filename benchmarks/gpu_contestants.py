@@ -131,17 +131,19 @@ class Ours:
             name: (torch.zeros_like(t), torch.zeros_like(t)) for name, t in self.scene.named_tensors()
         }
         self.rates = Rates()
+        # Where the trainer keeps poses: reading one from the device would wait for it.
+        self.cameras = [camera.to("cpu") for camera in problem.cameras]
 
     def draw(self) -> None:
         with torch.no_grad():
-            self.backend.render(self.scene, self.problem.cameras[0], RenderOptions())
+            self.backend.render(self.scene, self.cameras[0], RenderOptions())
 
     def step(self) -> None:
-        view = self.taken % len(self.problem.cameras)
+        view = self.taken % len(self.cameras)
         rates = self.rates.at(self.taken, HORIZON, self.problem.extent)
         self.taken += 1
         deferred = self.backend.deferred()  # type: ignore[attr-defined]
-        output = self.backend.render(self.scene, self.problem.cameras[view], RenderOptions(deferred=deferred))
+        output = self.backend.render(self.scene, self.cameras[view], RenderOptions(deferred=deferred))
         losses.photometric(output.image, self.problem.photos[view]).backward()
         deferred.step(
             self.scene, self.moments, rates, step=self.taken, betas=BETAS, eps=EPS, penalties=PENALTIES

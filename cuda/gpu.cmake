@@ -19,15 +19,16 @@ set(SPLAT_GPU_BINDINGS
   src/bind/gpu_training.cpp
 )
 
-# Development builds test the kernels; what users install does not carry them.
-set(emulated OFF)
+# Whether to build the GPU kernels for the CPU as well: development builds test them so, what users install does
+# not carry them. Not in the cache, as both kinds of build share a folder.
 if(SKBUILD_STATE STREQUAL "editable")
-  set(emulated ON)
+  set(SPLAT_WITH_EMULATED ON)
+else()
+  set(SPLAT_WITH_EMULATED OFF)
 endif()
-option(SPLAT_EMULATED "Build the GPU kernels for the CPU as well, for the tests" ${emulated})
 option(SPLAT_CUDA "Build for NVIDIA GPUs where a CUDA compiler is found" ON)
 
-if(SPLAT_EMULATED)
+if(SPLAT_WITH_EMULATED)
   # The host compiler does not take .cu for C++.
   set(sources)
   foreach(source ${SPLAT_GPU_SOURCES} tests/selftest.cu)
@@ -56,9 +57,11 @@ if(NOT CMAKE_CUDA_COMPILER AND NOT DEFINED ENV{CUDACXX})
   endif()
 endif()
 
-# The GPUs of this machine; else, for a package, all that the compiler knows from Turing on, with PTX for what
-# comes after; else the one architecture that proves that the sources compile.
-if(NOT DEFINED CMAKE_CUDA_ARCHITECTURES AND NOT DEFINED ENV{CUDAARCHS})
+# $SPLAT_CUDA_ARCHITECTURES; else the GPUs of this machine; else, for a package, all that the compiler knows from
+# Turing on, with PTX for what comes after; else the one architecture that proves that the sources compile.
+if(DEFINED ENV{SPLAT_CUDA_ARCHITECTURES})
+  set(CMAKE_CUDA_ARCHITECTURES $ENV{SPLAT_CUDA_ARCHITECTURES})
+elseif(NOT DEFINED CMAKE_CUDA_ARCHITECTURES AND NOT DEFINED ENV{CUDAARCHS})
   execute_process(COMMAND nvidia-smi --query-gpu=compute_cap --format=csv,noheader
     OUTPUT_VARIABLE capabilities ERROR_QUIET RESULT_VARIABLE status)
   if(status EQUAL 0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import subprocess
 import sys
@@ -12,6 +13,15 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
+
+
+def _architectures() -> str:
+    """Those of the GPU kernels of this environment."""
+    try:
+        from splat import _cuda
+    except ImportError:
+        return "90-real"
+    return _cuda.ARCHITECTURES.replace(" ", ";")
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +40,8 @@ def wheel(tmp_path_factory) -> Path:
     path = os.pathsep.join([sysconfig.get_path("scripts"), os.environ["PATH"]])
     done = subprocess.run(
         [*pip, "--no-index", "-w", str(out), str(ROOT)],
-        env={**os.environ, "PATH": path},
+        # One GPU architecture instead of all: the objects of the development build will do.
+        env={**os.environ, "PATH": path, "SPLAT_CUDA_ARCHITECTURES": _architectures()},
         capture_output=True,
         text=True,
         check=False,
@@ -69,7 +80,7 @@ def run(program: Path, *args: str, cwd: Path) -> subprocess.CompletedProcess:
 
 
 def test_contents(wheel):
-    """Every module and preset of the sources, the native module, and nothing else."""
+    """Every module and preset of the sources, the native modules (the GPU's where it is built), and nothing else."""
     table = {"splat": "splat", "splat/data": "data", "splat/viewer": "viewer", "splat/configs": "configs"}
     expected = {
         f"{package}/{file.relative_to(ROOT / folder).as_posix()}"
@@ -78,8 +89,8 @@ def test_contents(wheel):
         if file.suffix in (".py", ".yaml", ".typed")
     }
     names = {n for n in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in n}
-    native = {n for n in names if n.startswith("splat/_native.")}
-    assert len(native) == 1
+    native = {n for n in names if n.startswith(("splat/_native.", "splat/_cuda."))}
+    assert len(native) == (1 if importlib.util.find_spec("splat._cuda") is None else 2)
     assert names - native == expected
     assert {"splat/data/colmap.py", "splat/viewer/__init__.py", "splat/configs/cpu.yaml"} <= names
 
