@@ -28,11 +28,18 @@ from splat.training.views import Views, fixed_background
 
 def choose_device(name: str) -> torch.device:
     """The device of --device; auto takes a GPU that a backend can use. DeviceError if it is not there."""
-    usable = torch.cuda.is_available() and "cuda" in registry.names()
-    if name == "cuda" and not usable:
-        cause = "no backend here uses it" if torch.cuda.is_available() else "no NVIDIA GPU was found"
-        raise DeviceError(f"--device cuda: {cause}; use --device cpu, and see splat doctor")
-    return torch.device("cuda" if usable and name != "cpu" else "cpu")
+    if name == "cpu":
+        return torch.device("cpu")
+    gpu = torch.device("cuda")
+    try:
+        if not torch.cuda.is_available():
+            raise DeviceError("no NVIDIA GPU was found; use --device cpu, and see splat doctor")
+        registry.backend("auto", gpu)
+    except DeviceError as error:
+        if name == "cuda":
+            raise DeviceError(f"--device cuda: {error}") from error
+        return torch.device("cpu")
+    return gpu
 
 
 def open_dataset(data: Path, config: TrainConfig) -> Dataset:
