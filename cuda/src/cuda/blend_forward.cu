@@ -5,9 +5,9 @@ namespace splat::gpu {
 namespace {
 
 // kExtras: depth, median, features or contribution is wanted.
-// Six blocks leave 40 registers; left to itself the compiler spills to make room for eight.
+// Four blocks, all that an sm_75 holds, leave registers enough; left to itself the compiler spills to fit eight.
 template <bool kExtras>
-__global__ void __launch_bounds__(kBlendThreads, 6) blend_forward_kernel(BlendForward a) {
+__global__ void __launch_bounds__(kBlendThreads, 4) blend_forward_kernel(BlendForward a) {
     __shared__ Staged batch[kBatch];
     const Place place = place_of(a.grid);
     const float px = place.x + 0.5f, py = place.y + 0.5f;
