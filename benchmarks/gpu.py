@@ -74,8 +74,8 @@ def measure(problem: Problem, size: Size, device: torch.device, rehearsal: bool)
         "instances": problem.instances,
         "instances_wanted": problem.wanted,
         "memory": {
-            "ours": memory(lambda: Ours(problem, backend).step, device, steps=10),
-            "gsplat": memory(lambda: Rival(problem, stand_in).step, device, steps=10),
+            "ours": memory(lambda: Ours(problem, backend), device, steps=10),
+            "gsplat": memory(lambda: Rival(problem, stand_in), device, steps=10),
         },
     }
     ours, rival = Ours(problem, backend), Rival(problem, stand_in)
@@ -176,7 +176,7 @@ def table(name: str, result: dict[str, Any], size: Size) -> None:
         line(f"blend {stage}, G pairs/s", *pairs, ratio, f"{least} / {aim} G/s")
     held = [result["memory"][who] for who in ("ours", "gsplat")]
     if all(held):
-        for kind in ("state", "peak", "driver"):
+        for kind in ("state", "held", "peak", "driver"):
             a, b = (h[kind] / result["gaussians"] for h in held)
             wanted = {"state": "708 / 310 B", "peak": "{}x / {}x".format(*WANTED["memory"])}.get(kind, "")
             line(f"{kind}, B per Gaussian", a, b, a / b, wanted)

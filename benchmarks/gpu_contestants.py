@@ -134,6 +134,10 @@ class Ours:
         # Where the trainer keeps poses: reading one from the device would wait for it.
         self.cameras = [camera.to("cpu") for camera in problem.cameras]
 
+    def state(self) -> list[Tensor]:
+        moments = [t for pair in self.moments.values() for t in pair]
+        return [t for _, t in self.scene.named_tensors()] + moments
+
     def draw(self) -> None:
         with torch.no_grad():
             self.backend.render(self.scene, self.cameras[0], RenderOptions())
@@ -174,6 +178,10 @@ class Rival:
             (camera.world_to_camera[None].contiguous(), camera.matrix[None].contiguous())
             for camera in problem.cameras
         ]
+
+    def state(self) -> list[Tensor]:
+        moments = [t for state in self.optimizer.state.values() for t in state.values() if t.ndim > 0]
+        return [t for _, t in self.scene.named_tensors()] + moments
 
     def image(self, view: int) -> Tensor:
         g, camera = self.scene, self.problem.cameras[view]

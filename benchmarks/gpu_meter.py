@@ -8,6 +8,7 @@ import statistics
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
+from typing import Protocol
 
 import torch
 
@@ -116,17 +117,20 @@ def profile(
     )
 
 
-def memory(
-    make: Callable[[], Callable[[], None]], device: torch.device, *, steps: int
-) -> dict[str, int] | None:
+class Contestant(Protocol):
+    """Something that trains."""
+
+    def step(self) -> None: ...
+
+    def state(self) -> list[torch.Tensor]: ...
+
+
+def memory(make: Callable[[], Contestant], device: torch.device, *, steps: int) -> dict[str, int] | None:
     """Bytes that a contestant takes above what is there already; None without a GPU.
 
-    Args:
-        make: builds the contestant's state and returns its step.
-
     Returns:
-        "state": held between two steps; "peak": the most that was in use at a time; "driver": taken from the
-        driver and kept.
+        "state": parameters and moments; "held": in use between two steps; "peak": the most in use at a time;
+        "driver": taken from the driver and kept.
     """
     if device.type != "cuda":
         return None
@@ -136,11 +140,12 @@ def memory(
     free, _ = torch.cuda.mem_get_info(device)
     start = torch.cuda.memory_allocated(device)
     torch.cuda.reset_peak_memory_stats(device)
-    step = make()
-    made = torch.cuda.memory_allocated(device) - start
+    contestant = make()
     for _ in range(steps):
-        step()
+        contestant.step()
     torch.cuda.synchronize(device)
+    state = sum(t.nbytes for t in contestant.state())
+    held = torch.cuda.memory_allocated(device) - start
     peak = torch.cuda.max_memory_allocated(device) - start
     taken = free - torch.cuda.mem_get_info(device)[0]
-    return {"state": made, "peak": peak, "driver": taken}
+    return {"state": state, "held": held, "peak": peak, "driver": taken}

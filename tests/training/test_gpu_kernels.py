@@ -189,7 +189,7 @@ def test_the_cpu_has_no_gpu_kernels() -> None:
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
 @pytest.mark.cuda
 class TestOnTheDevice:
-    """The same, at full size, on the GPU; --use_fast_math costs a few roundings more."""
+    """The same, at full size, on the GPU."""
 
     @pytest.mark.parametrize("masked", [False, True])
     def test_photometric(self, masked: bool) -> None:
