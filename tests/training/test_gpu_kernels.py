@@ -192,15 +192,18 @@ class TestOnTheDevice:
     """The same, at full size, on the GPU."""
 
     @pytest.mark.parametrize("masked", [False, True])
-    def test_photometric(self, masked: bool) -> None:
-        image, target, mask = images(822, 1237)
-        truth, exact = value_and_gradient(
-            losses_reference.photometric, image.double(), target, mask if masked else None
-        )
-        case = [t.cuda() for t in (image, target, mask)]
-        loss, gradient = value_and_gradient(losses.photometric, *case[:2], case[2] if masked else None)
-        assert loss == pytest.approx(truth, rel=1e-5)
-        assert (gradient.cpu().double() - exact).norm() <= 1e-4 * exact.norm()
+    def test_photometric(self, masked: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+        """As exact as float32 allows, in the sense of the emulated test."""
+        monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)  # the twin's convolutions
+        image, target, mask = (t.cuda() for t in images(822, 1237))
+        case = (target, mask if masked else None)
+        truth, exact = value_and_gradient(losses_reference.photometric, image.double(), *case)
+        found = []
+        for function in (losses.photometric, losses_reference.photometric):
+            loss, gradient = value_and_gradient(function, image, *case)
+            off = (gradient.double() - exact).norm() / exact.norm()
+            found.append(torch.tensor([abs(loss - truth) / abs(truth), off]).clamp(min=2**-22))
+        assert (found[0] <= 4 * found[1]).all(), found
 
     def test_adam(self) -> None:
         start = torch.randn(1_000_003, device="cuda")
@@ -210,4 +213,6 @@ class TestOnTheDevice:
             gradient = torch.randn_like(start)
             optim.adam_step(ours[0], gradient, ours[1], ours[2], 0.01, step)
             optim.adam_step(twin[0], gradient.double(), twin[1], twin[2], 0.01, step)
-        assert (ours[0] - twin[0]).abs().max() < 10 * 2**-20
+        # As in the emulated test, over ten steps.
+        allowed = 10 * (2**-24 * start.abs().double() + 2**-22 * 32 * 0.01)
+        assert ((ours[0] - twin[0]).abs() <= allowed).all()
