@@ -1,12 +1,13 @@
 """Speed of a training step by phase, and scores of whole trainings.
 
     python benchmarks/train.py [--steps 200] [--out FILE.json] [--data FOLDER]
-    python benchmarks/train.py --runs fox-cpu fox-default fox-mcmc chair [--seeds 1 2 3] [--train-steps 7000]
+    python benchmarks/train.py --runs fox-default fox-mcmc chair [--seeds 1 2 3] [--train-steps 7000] [--cap N]
 
 Without --runs: fox at --downscale 4 (270x480) from its structure-from-motion points, harmonics of degree 3
 from the first step, whole steps of the trainer as `splat train` takes them (median over --steps). With
---runs: trainings with held-out scores; the run folders are temporary. fox-mcmc after fox-default of the same
-seed is capped at its count, so that they compare at equal count. Ratios within one run are what counts.
+--runs: trainings by the cpu preset with held-out scores; the run folders are temporary. fox-default has the preset's
+density control replaced; fox-mcmc after it, with the same seed, is capped at its count, so that they compare at
+equal count. Ratios within one run are what counts.
 """
 
 from __future__ import annotations
@@ -101,13 +102,12 @@ class Timed:
 
 def trainings(cap: int) -> dict[str, tuple[str, TrainConfig]]:
     """Name -> (data set, settings)."""
-    fox = {"downscale": 4.0, "eval": True, "max_gaussians": cap}
-    chair = replace(load_preset("cpu"), downscale=2.0, eval=True, background="white")
+    cpu = replace(load_preset("cpu"), eval=True)
+    fox = replace(cpu, downscale=4.0, max_gaussians=cap)
     return {
-        "fox-cpu": ("fox", replace(load_preset("cpu"), downscale=4.0, eval=True)),
-        "fox-default": ("fox", replace(load_preset("default"), **fox)),
-        "fox-mcmc": ("fox", replace(load_preset("mcmc"), **fox)),
-        "chair": ("chair", chair),
+        "fox-default": ("fox", replace(fox, strategies=("default",))),
+        "fox-mcmc": ("fox", fox),
+        "chair": ("chair", replace(cpu, downscale=2.0, background="white")),
     }
 
 
