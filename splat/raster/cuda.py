@@ -17,7 +17,6 @@ import torch
 from torch import Tensor
 
 from splat.core import Camera, DeviceError, Gaussians
-from splat.core.gaussians import PARAMETERS
 from splat.raster.api import RenderOptions, RenderOutput
 from splat.raster.native import Deferred, FusedStep, Request
 
@@ -50,39 +49,9 @@ class CudaBackend:
 
     def render(self, gaussians: Gaussians, camera: Camera, options: RenderOptions) -> RenderOutput:
         request = Request.check(gaussians, camera, options, self._device_type)
-        deferred = options.deferred
-        if deferred is not None:
-            deferred._claim(request)
+        inputs = request.inputs(gaussians, camera, options)
         lease = _Lease(self._kernels, self._free, request.device)
-        tensors = [getattr(gaussians, name) for name in PARAMETERS]
-        if deferred is not None:
-            # Gradients stop at the image plane; the hook is what makes the outputs require grad.
-            tensors = [t.detach() for t in tensors]
-        hook = torch.zeros((), requires_grad=deferred is not None)
-        outputs = _Render.apply(
-            request,
-            lease,
-            deferred,
-            *tensors,
-            hook,
-            camera.world_to_camera,
-            options.background,
-            options.features,
-        )
-        image, alpha, depth, median_depth, features = outputs
-        stats = request.statistics
-        return RenderOutput(
-            image=image,
-            alpha=alpha,
-            depth=depth,
-            median_depth=median_depth,
-            features=features,
-            ids=stats["ids"],
-            radii=stats["radii"],
-            contribution=stats["contribution"],
-            means2d_grad=stats["means2d_grad"],
-            means2d_absgrad=stats["absgrad"],
-        )
+        return request.output(_Render.apply(request, lease, options.deferred, *inputs))
 
 
 def _built() -> ModuleType:

@@ -37,35 +37,8 @@ class NativeBackend:
 
     def render(self, gaussians: Gaussians, camera: Camera, options: RenderOptions) -> RenderOutput:
         request = Request.check(gaussians, camera, options, "cpu")
-        deferred = options.deferred
-        if deferred is not None:
-            deferred._claim(request)
-        lease = _Lease(self._free)
-        tensors = [getattr(gaussians, name) for name in PARAMETERS]
-        if deferred is not None:
-            # Gradients stop at the image plane, so no parameter is an input; the hook is what makes the
-            # outputs require grad.
-            tensors = [t.detach() for t in tensors]
-            tensors.append(torch.zeros((), requires_grad=True))
-        else:
-            tensors.append(torch.zeros(()))
-        outputs = _Render.apply(
-            request, lease, deferred, *tensors, camera.world_to_camera, options.background, options.features
-        )
-        image, alpha, depth, median_depth, features = outputs
-        stats = request.statistics
-        return RenderOutput(
-            image=image,
-            alpha=alpha,
-            depth=depth,
-            median_depth=median_depth,
-            features=features,
-            ids=stats["ids"],
-            radii=stats["radii"],
-            contribution=stats["contribution"],
-            means2d_grad=stats["means2d_grad"],
-            means2d_absgrad=stats["absgrad"],
-        )
+        inputs = request.inputs(gaussians, camera, options)
+        return request.output(_Render.apply(request, _Lease(self._free), options.deferred, *inputs))
 
 
 class _Lease:
@@ -167,6 +140,38 @@ class Request:
             options.needs,
             statistics,
             torch.get_num_threads(),
+        )
+
+    def inputs(
+        self, gaussians: Gaussians, camera: Camera, options: RenderOptions
+    ) -> tuple[Tensor | None, ...]:
+        """What autograd sees: the five parameters, a hook, pose, background, features.
+
+        In a deferred render gradients stop at the image plane, so that no parameter is an input; the hook is
+        what makes the outputs require grad then.
+        """
+        tensors = [getattr(gaussians, name) for name in PARAMETERS]
+        deferred = options.deferred
+        if deferred is not None:
+            deferred._claim(self)
+            tensors = [tensor.detach() for tensor in tensors]
+        hook = torch.zeros((), requires_grad=deferred is not None)
+        return *tensors, hook, camera.world_to_camera, options.background, options.features
+
+    def output(self, drawn: tuple[Any, ...]) -> RenderOutput:
+        """`drawn` (image, alpha, depth, median depth, features) with the statistics that were asked for."""
+        image, alpha, depth, median_depth, features = drawn
+        return RenderOutput(
+            image=image,
+            alpha=alpha,
+            depth=depth,
+            median_depth=median_depth,
+            features=features,
+            ids=self.statistics["ids"],
+            radii=self.statistics["radii"],
+            contribution=self.statistics["contribution"],
+            means2d_grad=self.statistics["means2d_grad"],
+            means2d_absgrad=self.statistics["absgrad"],
         )
 
 
