@@ -10,7 +10,8 @@ from typing import Any
 import torch
 
 from splat.core import DataError
-from splat.training.runfolder import RunFolder, require_disk, write_atomic
+from splat.core.files import replacing
+from splat.training.runfolder import RunFolder, require_disk
 
 FORMAT = 1
 
@@ -29,7 +30,8 @@ def save(folder: RunFolder, step: int, state: dict[str, Any]) -> Path:
     """Write the state after `step` steps and drop older ones: the last two and scored ones stay."""
     require_disk(folder.path, sum(t.numel() * t.element_size() for t in _tensors(state)))
     path = path_of(folder, step)
-    write_atomic(path, lambda file: torch.save({"format": FORMAT, "step": step, **state}, file))
+    with replacing(path) as file:
+        torch.save({"format": FORMAT, "step": step, **state}, file)
     for old_step, old in listed(folder)[:-2]:
         if not (folder.stats / f"eval_{old_step}.json").exists():
             old.unlink(missing_ok=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,12 +22,7 @@ def export_scene(
     scene, metadata, note = exported(session)
     require_disk(folder.path, sum(v.numel() * v.element_size() for _, v in scene.named_tensors()))
     path = folder.exports / name
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
-    try:
-        codecs.encode(scene, temporary, metadata)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    codecs.encode(scene, path, metadata)  # whole or not at all
     return path, note
 
 

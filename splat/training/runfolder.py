@@ -8,38 +8,23 @@ import platform
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import torch
 
 from splat.core import DataError, UsageError
+from splat.core.files import replacing
 from splat.training import config as configuration
 from splat.training.config import TrainConfig
 
 _SPARE = 64 << 20  # bytes that a run leaves on the disk
 
 
-def write_atomic(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
-    """Let `write` fill a file beside `path`, flush it to the disk and rename it: whole or not there."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with open(temporary, "wb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise DataError(f"{path}: cannot write: {error.strerror or error}") from error
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-
-
 def write_text(path: Path, text: str) -> None:
-    write_atomic(path, lambda file: file.write(text.encode()))
+    with replacing(path) as file:
+        file.write(text.encode())
 
 
 def require_disk(folder: Path, need: int) -> None:
