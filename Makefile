@@ -38,7 +38,7 @@ bench: $(STAMP)
 	$(BIN)/python benchmarks/raster.py
 	$(BIN)/python benchmarks/train.py
 
-$(STAMP): pyproject.toml constraints.txt scripts/setup.sh $(NATIVE) $(PACKAGES)
+$(STAMP): pyproject.toml examples/ges/pyproject.toml constraints.txt scripts/setup.sh $(NATIVE) $(PACKAGES)
 	@PYTHON="$(PYTHON)" bash scripts/setup.sh $(VENV)
 	@touch $@
 

@@ -86,5 +86,7 @@ say "Splat, with its native module ($(find_compiler))"
 # where sources changed.
 PATH="$PWD/$venv/bin:$PATH" "${pip[@]}" install -c constraints.txt --no-build-isolation -e '.[dev]' ||
   fail "the installation failed; 'splat doctor' and README.md (Troubleshooting) may help"
+# The example plugin, as a distribution of its own: the tests use it as its users would.
+"${pip[@]}" install -c constraints.txt --no-build-isolation --no-deps -e examples/ges
 "$venv/bin/python" -c 'import splat._native' || fail "the native module was built but does not load (see above)"
 say "Ready: $venv/bin/splat"

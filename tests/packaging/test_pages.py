@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import torch
 
 from splat.cli import COMMANDS, main
+from splat.core import Gaussians
 from splat.training.config import preset_names
+from splat.training.strategy import Strategy
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text()
-PAGES = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/architecture.md"]
+PAGES = [
+    "README.md",
+    "CONTRIBUTING.md",
+    "CHANGELOG.md",
+    *(f"docs/{page.name}" for page in (ROOT / "docs").glob("*.md")),
+]
 
 
 def test_the_python_of_the_readme_runs(tmp_path, monkeypatch):
@@ -22,6 +32,26 @@ def test_the_python_of_the_readme_runs(tmp_path, monkeypatch):
     namespace: dict = {}
     for block in blocks:
         exec(compile(block, "README.md", "exec"), namespace)
+
+
+def test_the_strategy_of_the_page_on_strategies_works():
+    page = (ROOT / "docs" / "writing-a-strategy.md").read_text()
+    (block,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    namespace: dict = {}
+    exec(compile(block, "writing-a-strategy.md", "exec"), namespace)
+    scene = Gaussians(torch.zeros(2, 3), torch.ones(2, 4), torch.log(torch.tensor([[1.0, 2, 3], [4, 5, 3]])),
+                      torch.zeros(2), torch.zeros(2, 1, 3))  # fmt: skip
+    strategy = namespace["Flat"](namespace["FlatConfig"](weight=0.5))
+    assert strategy.losses(SimpleNamespace(gaussians=scene))["flat"].item() == pytest.approx(0.5 * 2)
+
+
+def test_the_table_of_hooks_is_complete():
+    page = (ROOT / "docs" / "writing-a-strategy.md").read_text()
+    section = page.split("## The hooks")[1].split("\n## ")[0]
+    shown = set(
+        re.findall(r"`(\w+)(?:\([\w, ]*\))?`", "".join(re.findall(r"^\| (.*?) \|", section, re.MULTILINE)))
+    )
+    assert shown == {name for name, hook in vars(Strategy).items() if inspect.isfunction(hook)} - {"__init__"}
 
 
 def test_the_table_of_commands_is_complete():
