@@ -52,7 +52,7 @@ def describe(path: Path) -> dict[str, Any]:
         return _checkpoint(path)
     from splat import codecs
 
-    return {"path": path, "bytes": path.stat().st_size, **codecs.inspect(path)}
+    return codecs.inspect(path)
 
 
 def _run(path: Path) -> dict[str, Any]:

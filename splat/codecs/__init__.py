@@ -1,7 +1,18 @@
 """Scene files: `encode`, `decode` and `inspect`, whatever the format."""
 
-from splat.codecs.format import Decoded, Format
+from splat.codecs.format import Decoded, Format, differences
 from splat.codecs.inspection import inspect
-from splat.codecs.registry import decode, encode, extensions, formats
+from splat.codecs.registry import decode, encode, extensions, format_to_write, formats, losses
 
-__all__ = ["Decoded", "Format", "decode", "encode", "extensions", "formats", "inspect"]
+__all__ = [
+    "Decoded",
+    "Format",
+    "decode",
+    "differences",
+    "encode",
+    "extensions",
+    "format_to_write",
+    "formats",
+    "inspect",
+    "losses",
+]

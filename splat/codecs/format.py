@@ -13,7 +13,17 @@ from torch import Tensor
 from splat.core import Gaussians
 from splat.core.checks import finite
 
+# What travels with a scene; every key is optional.
+#   generator  str: the program that made it
+#   comments   list of lines
+#   offset     [x, y, z] floats to add to the centres for the world frame (core.world.place)
+#   up_axis    the direction that is up in the scene's own frame: "x", "-x", "y", "-y", "z" or "-z"
+#   codebooks  dict: what the vq strategy learned; a format that can use it does, the others ignore it
+#   heads      dict: image-space networks that belong to the scene
+# A reader adds `version` (str); `decode` adds `format` and `notes`.
 Metadata = dict[str, Any]
+
+UP_AXES = ("x", "-x", "y", "-y", "z", "-z")
 
 # Finite stand-ins for what some writers store as infinities: an opacity of exactly 1 or 0 (float32's sigmoid
 # of 16 is 1 - 1.2e-7) and a scale of exactly 0 (1e-13 world units).
@@ -27,8 +37,7 @@ class Decoded:
 
     Attributes:
         gaussians: float32, on the CPU.
-        metadata: `version` (str), `comments` (list of lines), and, where the file states one, `offset`
-            ([x, y, z] to add to the centres for the world frame).
+        metadata: `version` (str), `comments` (list of lines), and whatever else of Metadata the file states.
         notes: one line for each thing that the user may want to know: what was ignored or replaced.
     """
 
@@ -38,25 +47,97 @@ class Decoded:
 
 
 @dataclass(frozen=True)
+class NoOptions:
+    """The options of a format that has none."""
+
+
+Write = Callable[[Gaussians, Path, Metadata, Any], list[str]]
+MaxError = Callable[[Gaussians, Any], dict[str, float]]
+
+
+@dataclass(frozen=True)
 class Format:
     """A file format.
 
     Attributes:
         name: what messages and `splat info` call it.
-        extensions: with the dot, lower case; the first is the usual one.
-        magic: the bytes that such a file begins with, or None where only the extension tells.
-        read: path -> Decoded; DataError where the file is damaged.
-        write: (gaussians, path, metadata) -> notes on what the format does not hold; None for formats that
-            are only read.
-        max_error: name of a parameter -> largest absolute difference between a value written and read back.
+        extensions: ends of file names, lower case; the first is the usual one. Of several formats the one
+            with the longest fitting end writes: `.compressed.ply` before `.ply`. `meta.json` is an end, too.
+        sniff: (path, head) -> whether the content is of this format. `head` is the file's first bytes
+            (HEAD of them, if it is as long), empty for a folder. Cheap, and false for foreign content.
+        read: path -> Decoded; DataError where the file is damaged. `path` is a folder only where sniff says
+            yes to one.
+        write: (gaussians, path, metadata, options) -> notes on what was changed (clamped, say); None for
+            formats that are only read. Everything is finite; what `losses` names is simply left out.
+        options: frozen dataclass of the write options, with defaults; its __post_init__ raises UsageError for
+            values that do not fit. Its docstring and fields are the help.
+        max_error: (gaussians, options) -> the bound that the format's bits imply between a scene and what is
+            read back of it, by the names of `differences`.
+        order: gaussians -> [N] int64, the rows in the order in which they are written; None: as they are.
+        sh_degree: the highest that it holds.
+        holds: which of antialiased, offset, up_axis, extras and heads it holds.
     """
 
     name: str
     extensions: tuple[str, ...]
-    magic: bytes | None
+    sniff: Callable[[Path, bytes], bool]
     read: Callable[[Path], Decoded]
-    write: Callable[[Gaussians, Path, Metadata], list[str]] | None = None
-    max_error: Callable[[Gaussians], dict[str, float]] | None = None
+    write: Write | None = None
+    options: type = NoOptions
+    max_error: MaxError | None = None
+    order: Callable[[Gaussians], Tensor] | None = None
+    sh_degree: int = 3
+    holds: frozenset[str] = frozenset()
+
+    def losses(self, gaussians: Gaussians, metadata: Metadata) -> list[str]:
+        """What a file of this format will lack, a line each; known before anything is written."""
+        lost = []
+        if gaussians.sh_degree > self.sh_degree:
+            kept = f"degree {self.sh_degree}" if self.sh_degree else "degree 0 (no view dependence)"
+            lost.append(
+                f"a {self.name} file holds colours up to SH {kept}: bands above it, up to degree "
+                f"{gaussians.sh_degree}, are left out"
+            )
+        if gaussians.antialiased and "antialiased" not in self.holds:
+            lost.append(
+                f"a {self.name} file has no antialiasing flag: viewers will draw the scene in classic form"
+            )
+        if metadata.get("offset") is not None and "offset" not in self.holds:
+            offset = ", ".join(f"{float(value):.9g}" for value in metadata["offset"])
+            lost.append(f"a {self.name} file does not hold the offset ({offset}): its frame is the local one")
+        if metadata.get("up_axis") is not None and "up_axis" not in self.holds:
+            lost.append(f"a {self.name} file does not say which axis is up ({metadata['up_axis']})")
+        for kind, names in (("extras", gaussians.extras), ("heads", metadata.get("heads") or {})):
+            if kind not in self.holds:
+                lost += [f"a {self.name} file does not hold {name}: left out" for name in names]
+        return lost
+
+
+HEAD = 4096
+
+
+def differences(a: Gaussians, b: Gaussians) -> dict[str, float]:
+    """The largest difference between two scenes of the same rows, of each kind of value.
+
+    Returns:
+        means (world units), log_scales, opacities (after the sigmoid), quats (components of unit quaternions,
+        the signs made to agree), sh0 (band 0) and shN (the bands that both have; 0 where there are none).
+    """
+
+    def largest(x: Tensor, y: Tensor) -> float:
+        return float((x.double() - y.double()).abs().amax()) if x.numel() else 0.0
+
+    p, q = (torch.nn.functional.normalize(scene.quats.double(), dim=1) for scene in (a, b))
+    q = torch.where((p * q).sum(1, keepdim=True) < 0, -q, q)
+    bands = min(a.sh.shape[1], b.sh.shape[1])
+    return {
+        "means": largest(a.means, b.means),
+        "quats": largest(p, q),
+        "log_scales": largest(a.log_scales, b.log_scales),
+        "opacities": largest(a.logit_opacities.double().sigmoid(), b.logit_opacities.double().sigmoid()),
+        "sh0": largest(a.sh[:, :1], b.sh[:, :1]),
+        "shN": largest(a.sh[:, 1:bands], b.sh[:, 1:bands]),
+    }
 
 
 def settle_infinities(gaussians: Gaussians) -> tuple[Gaussians, list[str]]:

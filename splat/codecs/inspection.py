@@ -22,7 +22,7 @@ def inspect(path: str | Path) -> dict[str, Any]:
     suspicions and left out of the figures.
 
     Returns:
-        path, format, version, bytes, count, sh_degree, antialiased, offset, comments, notes;
+        path, format, version, bytes, count, sh_degree, antialiased, offset, up_axis, comments, notes;
         bounds: {min, max} [3] of the centres, and `core`, the same for the middle 98% along each axis;
         scale, opacity: {quantiles: {"0", "0.01", ...}, histogram: {edges, counts}} of the activated values
         (the scale's bins are equal in the logarithm), or None where there is no Gaussian;
@@ -40,11 +40,12 @@ def inspect(path: str | Path) -> dict[str, Any]:
         "path": str(path),
         "format": form.name,
         "version": found.metadata["version"],
-        "bytes": path.stat().st_size,
+        "bytes": size_on_disk(path),
         "count": len(gaussians),
         "sh_degree": gaussians.sh_degree,
         "antialiased": gaussians.antialiased,
         "offset": found.metadata.get("offset"),
+        "up_axis": found.metadata.get("up_axis"),
         "comments": found.metadata["comments"],
         "notes": found.notes,
         "bounds": None
@@ -58,6 +59,13 @@ def inspect(path: str | Path) -> dict[str, Any]:
         "opacity": _spread(torch.sigmoid(gaussians.logit_opacities.double()), lambda values: values),
         "suspicious": suspicions(gaussians),
     }
+
+
+def size_on_disk(path: Path) -> int:
+    """Bytes of a file, or of all files in a folder."""
+    if not path.is_dir():
+        return path.stat().st_size
+    return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
 
 
 def _quantiles(values: Tensor, at: tuple[float, ...]) -> list[Tensor]:

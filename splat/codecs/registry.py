@@ -1,15 +1,22 @@
-"""The formats, and reading and writing by extension or by the file's first bytes."""
+"""The formats; reading by what a file holds, writing by the end of its name."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from splat.codecs import ply, splat
-from splat.codecs.format import Decoded, Format, Metadata, settle_infinities, suspicions
+from splat.codecs.format import HEAD, UP_AXES, Decoded, Format, Metadata, settle_infinities, suspicions
+from splat.codecs.options import settle_options
 from splat.core import DataError, Gaussians, UsageError
 from splat.core.checks import check_finite
 
-_FORMATS: tuple[Format, ...] = (ply.FORMAT, splat.FORMAT)
+# Asked in this order what a file holds: formats that only their names tell come last.
+_FORMATS: tuple[Format, ...] = (
+    ply.FORMAT,
+    splat.FORMAT,
+)
 
 
 def formats() -> tuple[Format, ...]:
@@ -18,8 +25,22 @@ def formats() -> tuple[Format, ...]:
 
 
 def extensions() -> tuple[str, ...]:
-    """The extensions of the formats that can be written."""
+    """The ends of file names that can be written."""
     return tuple(extension for form in _FORMATS if form.write is not None for extension in form.extensions)
+
+
+def format_to_write(path: str | Path) -> Format:
+    """The format that `encode` writes for this name.
+
+    Raises:
+        UsageError: there is none.
+    """
+    path = Path(path)
+    form = _by_name(path, [form for form in _FORMATS if form.write is not None])
+    if form is None:
+        what = path.suffix or "a name without extension"
+        raise UsageError(f"{path}: no format to write for {what}; choose from {', '.join(extensions())}")
+    return form
 
 
 def decode(path: str | Path) -> tuple[Gaussians, Metadata]:
@@ -27,8 +48,7 @@ def decode(path: str | Path) -> tuple[Gaussians, Metadata]:
 
     Returns:
         The Gaussians and the metadata: `format`, `version`, `comments` (lines), `notes` (one line for each
-        thing ignored or replaced) and, where the file states one, `offset` ([x, y, z] floats to add to the
-        centres for the world frame).
+        thing ignored or replaced) and whatever else of format.Metadata the file states.
 
     Raises:
         DataError: the file is missing, of no known format, damaged, or has NaN or infinite values.
@@ -39,56 +59,88 @@ def decode(path: str | Path) -> tuple[Gaussians, Metadata]:
     return found.gaussians, {"format": form.name, **found.metadata, "notes": found.notes}
 
 
-def encode(gaussians: Gaussians, path: str | Path, metadata: Metadata | None = None) -> list[str]:
-    """Writes a scene; `path` is either the old file or the whole new one, whatever happens.
-
-    Args:
-        metadata: `generator` (str), `comments` (lines) and `offset` ([x, y, z] floats, see
-            core.world.place), each optional; other entries are ignored. What `decode` gave may be passed on.
-
-    Returns:
-        Notes, one line each: what the format does not hold, and what looks like a mistake.
+def losses(gaussians: Gaussians, path: str | Path, metadata: Metadata | None = None) -> list[str]:
+    """What a file of this name will lack of the scene, a line each: for the user, before it is written.
 
     Raises:
         UsageError: no format that can be written has the path's extension.
-        DataError: a value is NaN or infinite (the message names the Gaussian), or the disk refuses.
     """
-    path = Path(path)
-    form = next((form for form in _FORMATS if form.write is not None and _has_extension(path, form)), None)
-    if form is None or form.write is None:
-        what = path.suffix or "a name without extension"
-        raise UsageError(f"{path}: no format to write for {what}; choose from {', '.join(extensions())}")
+    return format_to_write(path).losses(gaussians, metadata or {})
+
+
+def encode(
+    gaussians: Gaussians,
+    path: str | Path,
+    metadata: Metadata | None = None,
+    options: Mapping[str, Any] | Any = None,
+) -> list[str]:
+    """Writes a scene; `path` is either the old file or the whole new one, whatever happens.
+
+    Equal scenes, metadata and options give equal bytes.
+
+    Args:
+        metadata: see format.Metadata; other entries are ignored. What `decode` gave may be passed on.
+        options: write options of the format, by name (or an instance of its `options`).
+
+    Returns:
+        Notes, one line each: what the format does not hold (`losses`), what was changed to fit it, and what
+        looks like a mistake.
+
+    Raises:
+        UsageError: no format that can be written has the path's extension, or an option does not fit.
+        DataError: a value is NaN or infinite (the message names the Gaussian), the format's range does not
+            fit the scene, or the disk refuses.
+    """
+    path, metadata = Path(path), metadata or {}
+    form = format_to_write(path)
+    assert form.write is not None
+    settled = settle_options(form, options)
+    gaussians = gaussians.detach()
     gaussians.validate()
     check_finite(gaussians, f"{path} was not written")
-    return form.write(gaussians.detach(), path, metadata or {}) + suspicions(gaussians.detach())
+    if metadata.get("up_axis") not in (None, *UP_AXES):
+        raise UsageError(f"up_axis: expected one of {', '.join(UP_AXES)}, got {metadata['up_axis']!r}")
+    lost = form.losses(gaussians, metadata)
+    return lost + form.write(gaussians, path, metadata, settled) + suspicions(gaussians)
 
 
 def read(path: Path) -> tuple[Format, Decoded]:
     """Reads a file without refusing NaN; DataError otherwise as `decode`."""
     try:
-        with open(path, "rb") as file:
-            head = file.read(16)
+        head = b""
+        if not path.is_dir():
+            with open(path, "rb") as file:
+                head = file.read(HEAD)
+        form = next((form for form in _FORMATS if form.sniff(path, head)), None)
+        if form is None:
+            raise _unknown(path, head)
+        found = form.read(path)
     except FileNotFoundError:
         raise DataError(f"{path}: no such file") from None
     except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror})") from error
-    form = next((form for form in _FORMATS if form.magic and head.startswith(form.magic)), None)
-    if form is None:
-        form = next((form for form in _FORMATS if form.magic is None and _has_extension(path, form)), None)
-    if form is None:
-        by_name = next((form for form in _FORMATS if _has_extension(path, form)), None)
-        if by_name is not None:
-            raise DataError(f"{path}: not a {by_name.name} file (it begins with {head[:8]!r})")
-        known = ", ".join(form.extensions[0] for form in _FORMATS)
-        raise DataError(f"{path}: not a scene that can be read; the formats are {known}")
-    try:
-        found = form.read(path)
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror})") from error
+        raise DataError(f"{path}: cannot be read ({error.strerror or error})") from error
     found.gaussians, replaced = settle_infinities(found.gaussians)
     found.notes += replaced
     return form, found
 
 
-def _has_extension(path: Path, form: Format) -> bool:
-    return path.name.lower().endswith(form.extensions)
+def _unknown(path: Path, head: bytes) -> DataError:
+    if path.is_dir():
+        return DataError(f"{path}: a folder that holds no scene that can be read")
+    named = _by_name(path, list(_FORMATS))
+    if named is not None:
+        return DataError(f"{path}: not a {named.name} file (it begins with {head[:8]!r})")
+    known = ", ".join(form.extensions[0] for form in _FORMATS)
+    return DataError(f"{path}: not a scene that can be read; the formats are {known}")
+
+
+def _by_name(path: Path, among: list[Format]) -> Format | None:
+    """The format with the longest extension that the path's name ends with."""
+    name = path.name.lower()
+    fitting = [
+        (len(extension), -place, form)
+        for place, form in enumerate(among)
+        for extension in form.extensions
+        if name.endswith(extension)
+    ]
+    return max(fitting, key=lambda entry: entry[:2])[2] if fitting else None

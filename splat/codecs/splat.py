@@ -49,4 +49,9 @@ def read(path: Path) -> Decoded:
     return Decoded(gaussians, {"version": "1", "comments": []}, notes)
 
 
-FORMAT = Format(".splat", (".splat",), None, read)
+def sniff(path: Path, head: bytes) -> bool:
+    """Only the name tells."""
+    return path.name.lower().endswith(".splat") and not path.is_dir()
+
+
+FORMAT = Format(".splat", (".splat",), sniff, read, sh_degree=0)

@@ -14,7 +14,7 @@ from damage import check_reader, damaged
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from splat.codecs import decode, encode, formats, inspect
+from splat.codecs import decode, differences, encode, formats, inspect
 from splat.core import DataError, Gaussians, UsageError, sh
 
 
@@ -48,7 +48,8 @@ def test_round_trip_is_exact(tmp_path: Path, degree: int, antialiased: bool) -> 
     assert_same(back, scene)
     assert metadata == {"format": "PLY", "version": "1.0", "comments": metadata["comments"], "notes": []}
     ply = next(form for form in formats() if form.name == "PLY")
-    assert set(ply.max_error(scene).values()) == {0.0}
+    assert set(ply.max_error(scene, ply.options()).values()) == {0.0}
+    assert differences(scene, back) == ply.max_error(scene, ply.options())
 
 
 def test_an_independent_reader_finds_the_published_layout(tmp_path: Path) -> None:
@@ -71,11 +72,14 @@ def test_an_independent_reader_finds_the_published_layout(tmp_path: Path) -> Non
 
 def test_comments_carry_the_mode_and_the_offset(tmp_path: Path) -> None:
     offset = [431234.0625, -1e-17, 5.1e6 + 1 / 3]
-    path = written(tmp_path, small(antialiased=True), comments=["made by\na test"], offset=offset)
+    path = written(
+        tmp_path, small(antialiased=True), comments=["made by\na test"], offset=offset, up_axis="-y"
+    )
     assert b"comment SplatRenderMode: mip" in header_and_rows(path)[0]
     scene, metadata = decode(path)
     assert scene.antialiased
     assert metadata["offset"] == offset  # to the last bit
+    assert metadata["up_axis"] == "-y"
     assert metadata["comments"][0] == "made by a test"
     # Passed on with the scene, nothing is said twice.
     again = tmp_path / "again.ply"
@@ -164,7 +168,7 @@ def test_what_encode_refuses_and_says(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="cannot be written"):
         encode(scene, tmp_path / "missing" / "scene.ply")
     scene.extras["mask"] = torch.zeros(5)
-    assert encode(scene, tmp_path / "scene.ply") == ["a .ply does not hold mask: left out"]
+    assert encode(scene, tmp_path / "scene.ply") == ["a PLY file does not hold mask: left out"]
     activated = replace(small(), logit_opacities=small().opacities(), log_scales=small().scales())
     notes = encode(activated, tmp_path / "scene.ply")
     assert any("activated values where logits belong" in note for note in notes)

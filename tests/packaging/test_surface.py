@@ -17,7 +17,10 @@ SURFACE = {
         *("Camera", "DataError", "DeviceError", "Gaussians", "Interrupted", "SplatError", "UsageError"),
     ],
     "splat.raster": ["RenderOptions", "RenderOutput", "render"],
-    "splat.codecs": ["Decoded", "Format", "decode", "encode", "extensions", "formats", "inspect"],
+    "splat.codecs": [
+        *("Decoded", "Format", "decode", "differences", "encode", "extensions", "format_to_write", "formats"),
+        *("inspect", "losses"),
+    ],
     "splat.data": ["Dataset", "Frame", "Photo", "Points", "Scene", "Tracks", "random_points", "read_scene"],
 }
 
