@@ -106,9 +106,10 @@ def _show(result: RunResult, picture: Path, video: Path) -> None:
     import torch
     from PIL import Image
 
-    from splat.cli import paths
-    from splat.cli.render import draw, write_video
+    from splat.cli.render import draw
     from splat.cli.scene import load
+    from splat.core import orbits
+    from splat.raster.video import write_video
 
     loaded = load(result.folder)
     dataset = loaded.dataset()
@@ -117,4 +118,4 @@ def _show(result: RunResult, picture: Path, video: Path) -> None:
         (rendered,) = draw(loaded, [dataset.camera(view)], None)
         rows.append(torch.cat([rendered, dataset.photo(view).image], 1))
     Image.fromarray(torch.cat(rows).numpy()).save(picture)
-    write_video(video, draw(loaded, paths.orbit(loaded.cameras("all"), 90), None), 30.0)
+    write_video(video, draw(loaded, orbits.orbit(loaded.cameras("all"), 90), None), 30.0)

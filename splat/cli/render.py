@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -48,7 +46,7 @@ class Render(Common):
       splat render garden.ply --data ~/photos/garden --downscale 4
 
     A camera path is a JSON file:
-      {"width": 960, "height": 540, "fps": 30, "loop": false, "up": [0, -1, 0],
+      {"width": 960, "height": 540, "fps": 30, "loop": false, "constant_speed": false, "up": [0, -1, 0],
        "keyframes": [
          {"time": 0, "position": [0, -1, -4], "look_at": [0, 0, 0], "fov": 50},
          {"time": 2, "position": [3, -1, -2], "quaternion": [1, 0, 0, 0]}]}
@@ -56,6 +54,7 @@ class Render(Common):
     Times are seconds; fov is the vertical field of view in degrees, 50 unless given. A keyframe says where
     the camera looks by look_at (a point; "up" is the direction that stays up), by quaternion (camera to
     world, wxyz), or by a 4x4 camera_to_world in place of position. Cameras look along +z, and +y is down.
+    With constant_speed the times between keyframes follow from their distances; the whole duration stays.
     """
 
     scene: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN_OR_FILE")]
@@ -86,6 +85,7 @@ def main(argv: list[str]) -> int:
     args = parse(Render, "render", argv)
     from splat.cli.scene import load
     from splat.core import UsageError
+    from splat.raster.video import write_video
 
     if args.path is not None and args.orbit is not None:
         raise UsageError("--path and --orbit contradict each other: give one of them")
@@ -119,7 +119,7 @@ def _kind(args: Render) -> str:
 
 def _cameras(args: Render, loaded: Loaded) -> tuple[list[Camera], float]:
     """What to see, in the frame of the loaded scene, and frames a second."""
-    from splat.cli import paths
+    from splat.core import orbits, paths
 
     if args.path is not None:
         path = paths.read_path(args.path)
@@ -130,8 +130,8 @@ def _cameras(args: Render, loaded: Loaded) -> tuple[list[Camera], float]:
         if loaded.session is not None or args.data is not None:
             seen = loaded.cameras("all", args.downscale)
         else:
-            seen = paths.around(loaded.gaussians.means.cpu(), *(args.size or (960, 540)))
-        return paths.orbit(seen, args.orbit), fps
+            seen = orbits.around(loaded.gaussians.means.cpu(), *(args.size or (960, 540)))
+        return orbits.orbit(seen, args.orbit), fps
     return loaded.cameras(args.cameras, args.downscale), fps
 
 
@@ -150,33 +150,10 @@ def write_images(folder: Path, images: Iterator[Tensor], names: list[str]) -> No
     """Write PNGs named after the cameras; a file is there whole or not at all."""
     from PIL import Image
 
+    from splat.core.files import beside
+
     for name, image in zip(names, images, strict=True):
         path = (folder / name).with_suffix(".png")
         path.parent.mkdir(parents=True, exist_ok=True)
-        with _beside(path) as temporary:
+        with beside(path) as temporary:
             Image.fromarray(image.numpy()).save(temporary, format="png")
-
-
-def write_video(path: Path, images: Iterator[Tensor], fps: float) -> None:
-    """Write a video; most players need an even size, so an odd row or column is left out."""
-    import imageio.v2 as imageio
-
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with _beside(path) as temporary:
-        writer = imageio.get_writer(temporary, fps=fps, macro_block_size=1, quality=8)
-        # Its own context manager leaves ffmpeg running after an error.
-        with closing(writer):
-            for image in images:
-                height, width = image.shape[0] & ~1, image.shape[1] & ~1
-                writer.append_data(image[:height, :width].numpy())
-
-
-@contextmanager
-def _beside(path: Path) -> Iterator[Path]:
-    """A name beside `path` to write to; renamed to `path` if all went well, removed if not."""
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
-    try:
-        yield temporary
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -69,6 +69,28 @@ def quat_multiply(a: Tensor, b: Tensor) -> Tensor:
     )
 
 
+def quat_conjugate(quats: Tensor) -> Tensor:
+    """[..., 4] the opposite turns of unit quaternions wxyz."""
+    return quats * torch.tensor([1, -1, -1, -1], dtype=quats.dtype, device=quats.device)
+
+
+def quat_exp(vectors: Tensor) -> Tensor:
+    """[..., 4] unit quaternions wxyz of rotations by |v| radians about v, of `vectors` [..., 3]."""
+    half = vectors.norm(dim=-1, keepdim=True) / 2
+    # torch.sinc(x) = sin(pi x) / (pi x), 1 at zero.
+    return torch.cat([torch.cos(half), torch.sinc(half / torch.pi) * vectors / 2], -1)
+
+
+def quat_log(quats: Tensor) -> Tensor:
+    """[..., 3] rotation vectors, at most pi long, of unit quaternions wxyz; the inverse of `quat_exp`."""
+    quats = torch.where(quats[..., :1] < 0, -quats, quats)
+    sine = quats[..., 1:].norm(dim=-1, keepdim=True)
+    angle = 2 * torch.atan2(sine, quats[..., :1])
+    tiny = sine < torch.finfo(quats.dtype).tiny
+    # 2 atan2(s, w) / s -> 2 as s -> 0.
+    return torch.where(tiny, torch.full_like(sine, 2), angle / torch.where(tiny, 1, sine)) * quats[..., 1:]
+
+
 def cross_matrix(vectors: Tensor) -> Tensor:
     """[..., 3, 3] matrices V with V u = v x u of `vectors` [..., 3]."""
     x, y, z = vectors.unbind(-1)

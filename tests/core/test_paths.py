@@ -1,17 +1,19 @@
-"""Camera paths and orbits."""
+"""Camera paths."""
 
 from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from splat.cli import paths
-from splat.core import Camera, DataError
-from splat.core.rotations import quat_to_matrix
+from splat.core import Camera, DataError, paths
+from splat.core.rotations import quat_conjugate, quat_log, quat_multiply, quat_to_matrix
 
 
 def write(folder: Path, **document) -> Path:
@@ -124,47 +126,91 @@ def test_a_bad_path_is_named(tmp_path, text, said):
     assert str(file) in first
 
 
-def ring(count: int, radius: float, height: float) -> list[Camera]:
-    """Cameras on a circle around (1, 2, 3), -y up, looking at its centre from above."""
-    centre = torch.tensor([1.0, 2, 3], dtype=torch.float64)
-    out = []
-    for i in range(count):
-        angle = 2 * math.pi * i / count
-        position = centre + torch.tensor([radius * math.cos(angle), -height, radius * math.sin(angle)])
-        up = torch.tensor([0.0, -1, 0], dtype=torch.float64)
-        out.append(Camera.look_at(position, centre, up, width=40, height=30, field_of_view=0.9))
-    return out
+@st.composite
+def camera_paths(draw: st.DrawFn, loop: bool | None = None) -> paths.CameraPath:
+    """Two to six keyframes at uneven times, anywhere, turned any way."""
+    count = draw(st.integers(2, 6))
+    g = torch.Generator().manual_seed(draw(st.integers(0, 2**31)))
+    f64 = {"generator": g, "dtype": torch.float64}
+    return paths.CameraPath(
+        times=(0.2 + torch.rand(count, **f64)).cumsum(0),
+        positions=torch.randn(count, 3, **f64),
+        quats=torch.randn(count, 4, **f64),
+        fovs=0.2 + torch.rand(count, **f64),
+        width=16,
+        height=12,
+        loop=draw(st.booleans()) if loop is None else loop,
+    )
 
 
-def test_orbit_follows_the_cameras():
-    """Around what they look at, at their distance and height, and upright."""
-    seen = paths.orbit(ring(7, 2.0, 1.0), 12)
-    assert len(seen) == 12
-    for camera in seen:
-        offset = camera.position - torch.tensor([1.0, 2, 3])
-        # focus() is damped by 1e-3 towards a point one spread away: within a hundredth of the radius.
-        assert float(offset[[0, 2]].norm()) == pytest.approx(2, rel=0.02)
-        assert float(offset[1]) == pytest.approx(-1, rel=0.03)
-        assert torch.allclose(
-            sees(camera, torch.tensor([1.0, 2, 3])), torch.tensor([20.0, 15]).double(), atol=0.5
-        )
-        assert float(camera.world_to_camera[1, 1]) > 0  # down in the picture is down in the world
+def turn(path: paths.CameraPath, times: torch.Tensor) -> torch.Tensor:
+    """[T, 12] position and rotation matrix, which do not tell a quaternion from its opposite."""
+    positions, quats, _ = path.evaluate(times)
+    return torch.cat([positions, quat_to_matrix(quats).flatten(1)], 1)
 
 
-def test_orbit_of_parallel_cameras_is_finite():
-    """A forward walk: all axes parallel, no point is nearest to them all."""
-    cameras = []
-    for i in range(5):
-        pose = torch.eye(4)
-        pose[2, 3] = -float(i)
-        cameras.append(Camera(40, 30, 30.0, 30.0, 20.0, 15.0, pose))
-    for camera in paths.orbit(cameras, 6):
-        assert bool(torch.isfinite(camera.world_to_camera).all())
+@settings(max_examples=25)
+@given(camera_paths())
+def test_a_curve_meets_its_keyframes_with_continuous_velocity(path):
+    """Values are met to float64's rounding; one-sided derivatives agree but for the curve's own bend."""
+    positions, quats, fovs = path.evaluate(path.times)
+    assert torch.allclose(positions, path.positions, atol=1e-12)
+    assert torch.allclose(quat_to_matrix(quats), quat_to_matrix(path.quats), atol=1e-9)
+    assert torch.allclose(fovs, path.fovs, atol=1e-12)
+    fine = torch.linspace(float(path.times[0]), float(path.times[0]) + path.duration, 997)
+    assert torch.allclose(path.evaluate(fine.double())[1].norm(dim=1), torch.ones(997).double())
+
+    # (f(t + h) - 2 f(t) + f(t - h)) / h is h f'' where f' is continuous, and its jump where it is not:
+    # it must vanish with h.
+    def kink(h: float) -> float:
+        inner = path.times if path.loop else path.times[1:-1]
+        if len(inner) == 0:
+            return 0.0
+        before = inner - h
+        if path.loop:
+            before[0] += path.duration
+        sides = turn(path, inner + h) + turn(path, before) - 2 * turn(path, inner)
+        return float(sides.abs().max()) / h
+
+    # 1e-6: float64's rounding over h.
+    assert kink(1e-5) <= 0.2 * kink(1e-4) + 1e-6
 
 
-def test_around_shows_most_of_a_scene():
-    means = torch.randn(500, 3, generator=torch.Generator().manual_seed(0)) + torch.tensor([10.0, 0, 5])
-    cameras = paths.orbit(paths.around(means, 64, 64), 8)
-    for camera in cameras:
-        inside = [(sees(camera, m) >= 0).all() and (sees(camera, m) <= 64).all() for m in means[:100]]
-        assert sum(map(bool, inside)) >= 75
+@settings(max_examples=20)
+@given(camera_paths(loop=False))
+def test_two_keyframes_are_joined_by_the_great_arc(path):
+    """At a third of the time the camera has turned a third of the angle, about one axis."""
+    pair = replace(path, times=path.times[:2], positions=path.positions[:2])
+    pair = replace(pair, quats=path.quats[:2], fovs=path.fovs[:2])
+    start, third, end = pair.evaluate(pair.times[0] + pair.duration * torch.tensor([0, 1 / 3, 1]).double())[1]
+    whole = quat_log(quat_multiply(quat_conjugate(start), end))
+    assert torch.allclose(quat_log(quat_multiply(quat_conjugate(start), third)), whole / 3, atol=1e-6)
+
+
+def test_constant_speed():
+    """Uneven keyframes walked evenly, in the same time; a turn in place keeps its own."""
+    path = paths.CameraPath(
+        times=torch.tensor([0.0, 1, 2, 4]).double(),
+        positions=torch.tensor([[0.0, 0, 0], [1, 0, 0], [1, 0, 0], [1, 5, 0]]).double(),
+        quats=torch.tensor([[1.0, 0, 0, 0], [1, 0, 0, 0], [0, 1, 0, 0], [0, 1, 0, 0]]).double(),
+        fovs=torch.ones(4).double(),
+        constant_speed=True,
+    )
+    uneven = replace(path, constant_speed=False)
+    assert path.duration == uneven.duration == 4
+    times = torch.linspace(0, 4, 401).double()
+    speeds = path.evaluate(times)[0].diff(dim=0).norm(dim=1) * 100
+    # Six units in the three seconds that are not spent turning; frames beside the pause are part of both.
+    middle = torch.cat([speeds[5:45], speeds[160:-5]])
+    assert float(middle.max() - middle.min()) < 0.02 * float(middle.mean())
+    assert uneven.evaluate(times)[0].diff(dim=0).norm(dim=1).max() * 100 > 1.3 * middle.mean()
+    assert torch.allclose(path.evaluate(times[-1:])[0], path.positions[-1:])
+
+
+@settings(max_examples=20)
+@given(camera_paths())
+def test_a_path_survives_its_file(path):
+    again = paths.parse_path(path.to_json(), "path.json")
+    times = torch.linspace(float(path.times[0]), float(path.times[0]) + path.duration, 50).double()
+    assert torch.allclose(turn(path, times), turn(again, times), atol=1e-9)
+    assert (again.width, again.height, again.fps, again.loop) == (16, 12, path.fps, path.loop)
