@@ -104,7 +104,7 @@ class Driver:
         self.raster.blend_backward(self.v_image, *[None] * 9, self.threads)
         self.raster.project_backward(*scene, self.gradients, None, self.threads)
         self.raster.fused_step(
-            *scene, *self.moments, [0.0] * 6, 1, 0.9, 0.999, 1e-15, 0.01, 0.01, self.threads
+            scene[0], *scene, *self.moments, [0.0] * 6, 1, 0.9, 0.999, 1e-15, 0.01, 0.01, self.threads
         )
         return dict(self.raster.times)
 

@@ -109,7 +109,8 @@ class _Lease:
         if not differentiated:
             self.raster.blend_backward(*[0] * 11, *self.place)
         self.raster.fused_step(
-            self.scene(request, step.values),
+            self.scene(request, step.shown),
+            [tensor.data_ptr() for tensor in step.values],
             [tensor.data_ptr() for tensor in step.first],
             [tensor.data_ptr() for tensor in step.second],
             step.rates,

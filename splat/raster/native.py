@@ -58,6 +58,7 @@ class _Lease:
         if not differentiated:
             self.raster.blend_backward(*[None] * 10, request.threads)
         self.raster.fused_step(
+            [_array(tensor) for tensor in step.shown],
             [_array(tensor) for tensor in step.values],
             request.degree,
             request.antialiased,
@@ -83,6 +84,7 @@ class Lease(Protocol):
 class FusedStep:
     """The checked arguments of `Deferred.step`, in the order of PARAMETERS."""
 
+    shown: list[Tensor]
     values: list[Tensor]
     first: list[Tensor]
     second: list[Tensor]
@@ -314,17 +316,21 @@ class Deferred:
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-15,
         penalties: Mapping[str, float] | None = None,
+        shown: Gaussians | None = None,
     ) -> None:
         """Projection-backward, penalties and dense Adam (as torch.optim.Adam) over all Gaussians, in place.
 
         Without a backward pass before (nothing reached the outputs), the gradients are zero.
 
         Args:
-            gaussians: the scene that was rendered, unchanged since; contiguous float32.
+            gaussians: the scene to step; contiguous float32.
             moments: name -> (first, second moment), shaped as the parameters.
             rates: learning rates of means, quats, log_scales, logit_opacities, sh0 (band 0), shN (the rest).
             step: count of this step from 1, for the bias correction.
-            penalties: "opacity": w adds w mean(sigmoid(logit)); "scale": w adds w mean(exp(log_scale)).
+            penalties: "opacity": w adds w mean(sigmoid(logit)); "scale": w adds w mean(exp(log_scale)), of
+                `gaussians`.
+            shown: the scene that was rendered, unchanged since, where that was not `gaussians`: the gradients
+                are taken there and go straight through.
         """
         request, lease = self._request, self._lease
         if request is None or lease is None:
@@ -339,9 +345,14 @@ class Deferred:
         unknown = set(penalties) - {"opacity", "scale"}
         if unknown:
             raise ValueError(f"penalties: expected opacity or scale, got {sorted(unknown)}")
-        values, first, second = [], [], []
+        values, first, second, rendered = [], [], [], []
+        shown = gaussians if shown is None else shown
         for name in PARAMETERS:
-            value = getattr(gaussians, name)
+            value, source = getattr(gaussians, name), getattr(shown, name)
+            check_tensor(
+                f"shown {name}", source, tuple(value.shape), dtype=torch.float32, device=request.device
+            )
+            rendered.append(source.detach().contiguous())
             for kind, tensor in zip(
                 ("", "exp_avg of ", "exp_avg_sq of "), (value, *moments[name]), strict=True
             ):
@@ -354,6 +365,7 @@ class Deferred:
             first.append(moments[name][0].detach())
             second.append(moments[name][1].detach())
         arguments = FusedStep(
+            rendered,
             values,
             first,
             second,

@@ -168,8 +168,13 @@ class GaussianAdam:
             value[:, :1] -= (rates["sh0"] - rates["shN"]) * direction
 
     @torch.no_grad()
-    def step_fused(self, deferred: Any, rates: dict[str, float], penalties: dict[str, float]) -> None:
-        """Projection-backward, penalties and Adam in one native pass; extras as in `step`."""
+    def step_fused(
+        self, deferred: Any, shown: Gaussians, rates: dict[str, float], penalties: dict[str, float]
+    ) -> None:
+        """Projection-backward at `shown`, which was rendered, penalties and Adam in one native pass.
+
+        Extras as in `step`.
+        """
         self.count += 1
         moments = {name: self.moments[name] for name in PARAMETERS}
         deferred.step(
@@ -180,6 +185,7 @@ class GaussianAdam:
             betas=BETAS,
             eps=EPS,
             penalties=penalties,
+            shown=shown,
         )
         for name, extra in self.extras.items():
             value = self.gaussians.extras[name]

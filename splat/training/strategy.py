@@ -24,12 +24,15 @@ class Strategy:
         config: a dataclass of options; an instance is given to __init__ and kept as self.config.
         needs: outputs and statistics asked for, of raster.NEEDS and "param_grads".
         controls_density: exactly one strategy of a run does.
+        straight_through: the gradients of what `transform` returns are those of what it was given, as
+            they are (Bengio et al. 2013). It is then called without autograd, and the fused step stays.
     """
 
     name: ClassVar[str]
     config_type: ClassVar[type]
     needs: frozenset[str] = frozenset()
     controls_density: ClassVar[bool] = False
+    straight_through: ClassVar[bool] = False
 
     def __init__(self, config: Any) -> None:
         self.config = config

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -69,6 +70,10 @@ class Trainer:
         asked = frozenset().union(*(s.needs for s in self.strategies))
         self._needs = asked - {PARAM_GRADS}
         self._deferred = None if PARAM_GRADS in asked or poses is not None else deferred
+        # What is shown has the gradients of what is stored: no transform, or none but straight-through ones.
+        self._straight = all(
+            s.straight_through or type(s).transform is Strategy.transform for s in self.strategies
+        )
 
     def run(self) -> None:
         """Step until `end`, or until a command or a signal sets `stopping`."""
@@ -107,13 +112,16 @@ class Trainer:
 
         for field in fields:
             _require_grad(field, True)
-        shown = self._transformed(stored)
+        with torch.set_grad_enabled(not self._straight):
+            shown = self._transformed(stored)
         requests = [request for s in self.strategies for request in s.renders(ctx)]
         options = RenderOptions(background=view.background, sh_degree=self.sh_degree, needs=self._needs)
-        if self._deferred is not None and shown is stored and not requests:
+        if self._deferred is not None and self._straight and not requests:
             options.deferred = self._deferred()
             for name in PARAMETERS:
                 getattr(stored, name).requires_grad_(False)
+        elif self._straight and shown is not stored:
+            shown = _straight_through(stored, shown)
 
         drawn = self.backend.render(shown, camera, options)
         ctx.output = self._finished(drawn)
@@ -140,7 +148,7 @@ class Trainer:
             ctx.output.means2d_grad, ctx.output.means2d_absgrad = drawn.means2d_grad, drawn.means2d_absgrad
         for strategy in self.strategies:
             strategy.after_backward(ctx)
-        self._optimise(options.deferred, view.position)
+        self._optimise(options.deferred, shown, view.position)
         for field in fields:
             _require_grad(field, False)
         with torch.no_grad():
@@ -204,14 +212,14 @@ class Trainer:
             if part is not None and state[name] is not None:
                 part.load_state_dict(state[name])
 
-    def _optimise(self, deferred: Any, position: int) -> None:
+    def _optimise(self, deferred: Any, shown: Gaussians, position: int) -> None:
         ctx = self.ctx
         penalties: dict[str, float] = {}
         for strategy in self.strategies:
             for name, weight in strategy.penalties(ctx).items():
                 penalties[name] = penalties.get(name, 0.0) + weight
         if deferred is not None:
-            ctx.optimizer.step_fused(deferred, ctx.rates, penalties)
+            ctx.optimizer.step_fused(deferred, shown, ctx.rates, penalties)
         else:
             ctx.optimizer.step(ctx.rates, penalties)
         for field in ctx.fields.values():
@@ -237,6 +245,24 @@ class Trainer:
     def _edited(self, edit: Any) -> None:
         for strategy in self.strategies:
             strategy.edited(edit, self.ctx)
+
+
+def _straight_through(stored: Gaussians, shown: Gaussians) -> Gaussians:
+    """The values of `shown`, whose gradients go to `stored` as they are."""
+    passed = {
+        name: _StraightThrough.apply(getattr(stored, name), getattr(shown, name)) for name in PARAMETERS
+    }
+    return replace(shown, **passed)
+
+
+class _StraightThrough(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, stored: Tensor, shown: Tensor) -> Tensor:
+        return shown.detach().clone()
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Any) -> Any:
+        return gradients[0], None
 
 
 def _require_grad(field: Field, flag: bool) -> None:

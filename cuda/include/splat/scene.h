@@ -37,7 +37,8 @@ inline Grid make_grid(int width, int height) {
     return {width, height, (width + kTile - 1) / kTile, (height + kTile - 1) / kTile};
 }
 
-// Adam inside the projection's backward pass.
+// Adam inside the projection's backward pass. The gradients are taken at the scene that was rendered; the values that
+// they are applied to are the same arrays, or others of the same shapes.
 struct FusedStep {
     float* values[5];              // means, quats, log_scales, logit_opacities, sh
     float* first[5];

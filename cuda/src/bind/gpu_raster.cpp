@@ -62,13 +62,14 @@ void project_backward(Raster& raster, const Scene& scene, const Five& gradients,
     raster.project_backward(scene, arrays, pointer<float>(v_pose), stream_of(stream));
 }
 
+// scene: what was rendered, where the gradients are taken; parameters: what they are applied to.
 // rates: means, quats, log_scales, logit_opacities, sh0, shN.
-void fused_step(Raster& raster, const Scene& scene, const Five& first, const Five& second,
+void fused_step(Raster& raster, const Scene& scene, const Five& parameters, const Five& first, const Five& second,
                 const std::array<double, 6>& rates, int64_t step, double beta1, double beta2, double eps,
                 double opacity_penalty, double scale_penalty, int device, uintptr_t stream) {
     FusedStep s{};
     for (int i = 0; i < 5; ++i) {
-        s.values[i] = pointer<float>(scene.arrays[i]);
+        s.values[i] = pointer<float>(parameters[i]);
         s.first[i] = pointer<float>(first[i]);
         s.second[i] = pointer<float>(second[i]);
     }
@@ -112,7 +113,7 @@ void gpu_raster(nb::module_& m) {
              "v_features"_a, "background"_a, "depth"_a, "features"_a, "v_splat_features"_a, "means2d"_a, "absolute"_a, "device"_a,
              "stream"_a)
         .def("project_backward", &project_backward, "scene"_a, "gradients"_a, "v_pose"_a, "device"_a, "stream"_a)
-        .def("fused_step", &fused_step, "scene"_a, "first"_a, "second"_a, "rates"_a, "step"_a, "beta1"_a, "beta2"_a,
+        .def("fused_step", &fused_step, "scene"_a, "parameters"_a, "first"_a, "second"_a, "rates"_a, "step"_a, "beta1"_a, "beta2"_a,
              "eps"_a, "opacity_penalty"_a, "scale_penalty"_a, "device"_a, "stream"_a)
         .def_prop_ro("instances", &Raster::instances, "(Gaussian, tile) pairs of the last render heard of.")
         .def_prop_ro("capacity", &Raster::capacity, "Instances that there is room for.")

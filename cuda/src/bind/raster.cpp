@@ -69,11 +69,12 @@ void project_backward(Raster& raster, const Parameters& parameters, int degree, 
     raster.project_backward(scene, arrays, pose, threads);
 }
 
+// shown: what was rendered, where the gradients are taken; parameters: what they are applied to.
 // rates: means, quats, log_scales, logit_opacities, sh0, shN.
-void fused_step(Raster& raster, Parameters parameters, int degree, bool antialiased, Parameters first,
-                Parameters second, std::vector<double> rates, int64_t step, double beta1, double beta2, double eps,
-                double opacity_penalty, double scale_penalty, int threads) {
-    const SceneArrays scene = scene_of(parameters, degree, antialiased);
+void fused_step(Raster& raster, const Parameters& shown, Parameters parameters, int degree, bool antialiased,
+                Parameters first, Parameters second, std::vector<double> rates, int64_t step, double beta1,
+                double beta2, double eps, double opacity_penalty, double scale_penalty, int threads) {
+    const SceneArrays scene = scene_of(shown, degree, antialiased);
     FusedStep s{};
     for (int i = 0; i < 5; ++i) {
         s.values[i] = parameters.at(i).data();
@@ -111,8 +112,8 @@ void raster(nb::module_& m) {
              maybe("v_splat_features"), maybe("means2d"), maybe("absolute"), "threads"_a)
         .def("project_backward", &project_backward, array("parameters"), "degree"_a, "antialiased"_a,
              array("gradients"), maybe("v_pose"), "threads"_a)
-        .def("fused_step", &fused_step, array("parameters"), "degree"_a, "antialiased"_a, array("first"),
-             array("second"), "rates"_a, "step"_a, "beta1"_a, "beta2"_a, "eps"_a, "opacity_penalty"_a,
+        .def("fused_step", &fused_step, array("shown"), array("parameters"), "degree"_a, "antialiased"_a,
+             array("first"), array("second"), "rates"_a, "step"_a, "beta1"_a, "beta2"_a, "eps"_a, "opacity_penalty"_a,
              "scale_penalty"_a, "threads"_a)
         .def_prop_ro(
             "times",

@@ -99,14 +99,14 @@ __global__ void __launch_bounds__(kThreads) project_backward_kernel(ProjectBackw
     for (int k = 0; k < kUsed; ++k) basis[k][threadIdx.x] = local.basis[k];
 
     if (inside) {
-        const float* log_scale = a.scene.log_scales + 3 * i;
         float scale[3] = {local.raw.log_scale.x, local.raw.log_scale.y, local.raw.log_scale.z};
         float logit = local.raw.logit;
         if constexpr (kFused) {
             if (step.scale_penalty != 0)
-                for (int k = 0; k < 3; ++k) scale[k] = fma(step.scale_penalty, exp(log_scale[k]), scale[k]);
+                for (int k = 0; k < 3; ++k)
+                    scale[k] = fma(step.scale_penalty, exp(step.values[2][3 * i + k]), scale[k]);
             if (step.opacity_penalty != 0) {
-                const float opacity = sigmoid(a.scene.logit_opacities[i]);
+                const float opacity = sigmoid(step.values[3][i]);
                 logit = fma(step.opacity_penalty, opacity * (1.0f - opacity), logit);
             }
         }

@@ -176,12 +176,12 @@ void fused_step_range(const ProjectBackward& a, const FusedStep& step, int64_t b
             clear(local.sh, stride * kLanes);
         }
         if (step.opacity_penalty != 0) {
-            const F opacity = sigmoid(F::load(a.scene.logit_opacities + first, n));
+            const F opacity = sigmoid(F::load(step.values[3] + first, n));
             fma(F(step.opacity_penalty), opacity * (F(1.0f) - opacity), F::load(local.logits)).store(local.logits);
         }
         if (step.scale_penalty != 0)
             for (int i = 0; i < 3 * n; i += kLanes)
-                fma(F(step.scale_penalty), exp(F::load(a.scene.log_scales + 3 * first + i, 3 * n - i)),
+                fma(F(step.scale_penalty), exp(F::load(step.values[2] + 3 * first + i, 3 * n - i)),
                     F::load(local.log_scales + i))
                     .store(local.log_scales + i);
         const float* gradient[4] = {local.means, local.quats, local.log_scales, local.logits};
