@@ -1,0 +1,88 @@
+// Quantization and entropy coding.
+#include <optional>
+#include <vector>
+
+#include <nanobind/stl/optional.h>
+
+#include "bind.h"
+#include "quantize.h"
+#include "rans.h"
+
+namespace splat::bind {
+namespace {
+
+template <class T>
+const T* data_or_null(const std::optional<Array<const T>>& array) {
+    return array ? array->data() : nullptr;
+}
+
+void nearest(Array<const float> points, Array<const float> codewords, std::optional<Array<const float>> penalties,
+             Array<int32_t> labels, int threads) {
+    cpu::nearest(points.data(), static_cast<int64_t>(points.shape(0)), static_cast<int>(points.shape(1)),
+                 codewords.data(), data_or_null(penalties), static_cast<int64_t>(codewords.shape(0)), labels.data(),
+                 threads);
+}
+
+void accumulate(Array<const float> points, std::optional<Array<const float>> weights, Array<const int32_t> labels,
+                Array<double> sums, Array<double> mass, int threads) {
+    cpu::accumulate(points.data(), data_or_null(weights), labels.data(), static_cast<int64_t>(points.shape(0)),
+                    static_cast<int>(points.shape(1)), static_cast<int64_t>(mass.shape(0)), sums.data(), mass.data(),
+                    threads);
+}
+
+int64_t seed(Array<const float> points, std::optional<Array<const float>> weights, Array<const double> uniforms,
+             Array<int64_t> chosen, int threads) {
+    return cpu::seed(points.data(), data_or_null(weights), static_cast<int64_t>(points.shape(0)),
+                     static_cast<int>(points.shape(1)), uniforms.data(), static_cast<int64_t>(uniforms.shape(0)),
+                     chosen.data(), threads);
+}
+
+void partition(Array<const double> values, Array<const double> weights, Array<int64_t> ends) {
+    cpu::partition(values.data(), weights.data(), static_cast<int64_t>(values.shape(0)),
+                   static_cast<int>(ends.shape(0)), ends.data());
+}
+
+nb::bytes rans_encode(Array<const int32_t> symbols, Array<const uint32_t> starts) {
+    std::vector<uint8_t> bytes;
+    {
+        nb::gil_scoped_release released;
+        bytes = cpu::rans_encode(symbols.data(), static_cast<int64_t>(symbols.shape(0)), starts.data());
+    }
+    return nb::bytes(bytes.data(), bytes.size());
+}
+
+bool rans_decode(Array<const uint8_t> data, Array<const uint32_t> starts, Array<int32_t> symbols) {
+    return cpu::rans_decode(data.data(), static_cast<int64_t>(data.shape(0)), starts.data(),
+                            symbols.data(), static_cast<int64_t>(symbols.shape(0)));
+}
+
+}  // namespace
+
+void quantize(nb::module_& m) {
+    using namespace nb::literals;
+    m.def("nearest", &nearest, nb::arg("points").noconvert(), nb::arg("codewords").noconvert(),
+          nb::arg("penalties").noconvert().none(), nb::arg("labels").noconvert(), "threads"_a,
+          nb::call_guard<nb::gil_scoped_release>(),
+          "labels [N] int32 = argmin over codewords [K, D] of |x - c|^2 + penalty, for points [N, D].");
+    m.def("accumulate", &accumulate, nb::arg("points").noconvert(), nb::arg("weights").noconvert().none(),
+          nb::arg("labels").noconvert(), nb::arg("sums").noconvert(), nb::arg("mass").noconvert(), "threads"_a,
+          nb::call_guard<nb::gil_scoped_release>(),
+          "sums [K, D] and mass [K], float64, of the weighted points [N, D] of each label [N] int32.");
+    m.def("seed", &seed, nb::arg("points").noconvert(), nb::arg("weights").noconvert().none(),
+          nb::arg("uniforms").noconvert(), nb::arg("chosen").noconvert(), "threads"_a,
+          nb::call_guard<nb::gil_scoped_release>(),
+          "k-means++: chosen [k] int64 points by uniforms [k]; returns how many could be drawn.");
+    m.def("partition", &partition, nb::arg("values").noconvert(), nb::arg("weights").noconvert(),
+          nb::arg("ends").noconvert(), nb::call_guard<nb::gil_scoped_release>(),
+          "The runs of least squared error of sorted values: ends [k] int64, one past each run's last value.");
+    m.def("rans_encode", &rans_encode, nb::arg("symbols").noconvert(), nb::arg("starts").noconvert(),
+          "Bytes for int32 symbols whose frequencies' running sums are starts [S + 1], from 0 to 2^RANS_BITS.");
+    m.def("rans_decode", &rans_decode, nb::arg("data").noconvert(), nb::arg("starts").noconvert(),
+          nb::arg("symbols").noconvert(), nb::call_guard<nb::gil_scoped_release>(),
+          "Fills symbols; false where data cannot come from rans_encode.");
+
+    nb::module_ c = nb::cast<nb::module_>(m.attr("constants"));
+    c.attr("RANS_BITS") = cpu::kRansBits;
+}
+
+}  // namespace splat::bind

@@ -1,0 +1,45 @@
+"""Quantization and entropy coding, for the codecs and for training.
+
+centroids, labels = kmeans(points, 4096, seed=0)          # [K, D], [N]
+labels = assign(points, centroids)                        # exact; penalties = lam * bits for a rate term
+centroids, labels, bits = ecvq(points, 4096, lam)         # entropy-constrained
+codebook = scalar_codebook(values, 256); nearest_scalar(values, codebook)
+data = range_encode(labels, counts); range_decode(data, counts, n)
+data = encode_indices(labels, 4096); decode_indices(data, 4096, n)   # the counts go with them
+data = encode_integers(differences); decode_integers(data, n)
+order = morton_order(means)
+"""
+
+from splat.codecs.quantize.clusters import accumulate, assign, ecvq, kmeans
+from splat.codecs.quantize.composite import product_decode, product_kmeans, residual_decode, residual_kmeans
+from splat.codecs.quantize.entropy import (
+    decode_indices,
+    decode_integers,
+    encode_indices,
+    encode_integers,
+    range_decode,
+    range_encode,
+)
+from splat.codecs.quantize.order import morton_codes, morton_order
+from splat.codecs.quantize.scalar import nearest_scalar, scalar_codebook
+
+__all__ = [
+    "accumulate",
+    "assign",
+    "decode_indices",
+    "decode_integers",
+    "ecvq",
+    "encode_indices",
+    "encode_integers",
+    "kmeans",
+    "morton_codes",
+    "morton_order",
+    "nearest_scalar",
+    "product_decode",
+    "product_kmeans",
+    "range_decode",
+    "range_encode",
+    "residual_decode",
+    "residual_kmeans",
+    "scalar_codebook",
+]
