@@ -1,58 +1,176 @@
-"""`splat export`: a trained scene in another format."""
+"""`splat export`: a trained scene in another format, edited and shrunk on the way if asked."""
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from splat.cli.command import Common, OptionalPath, parse, size
+from splat.cli.command import (
+    Common,
+    Device,
+    OptionalColour,
+    OptionalFloat,
+    OptionalInt,
+    OptionalPath,
+    parse,
+    print_json,
+    size,
+)
+
+if TYPE_CHECKING:
+    from splat.cli.exporting import Outcome
+    from splat.codecs import Format
+
+OptionalText = Annotated[str | None, tyro.conf.arg(help_behavior_hint="")]
+OptionalBox = Annotated[
+    tuple[float, float, float, float, float, float] | None,
+    tyro.conf.arg(metavar="X Y Z X Y Z", help_behavior_hint=""),
+]
+OptionalVector = Annotated[
+    tuple[float, float, float] | None, tyro.conf.arg(metavar="X Y Z", help_behavior_hint="")
+]
+
+DESCRIPTION = """Write a scene in the format of the extension: {extensions}.
+
+RUN_OR_FILE is a run's folder (its last state), one of its checkpoints, or a scene file to convert. The scene
+keeps the dataset's frame and units; where it lies too far from the origin for float32, it is written in local
+coordinates and the offset is noted in the file. What the format cannot hold is said before it is dropped.
+
+Filters come first (--crop, --min-opacity, --max-scale, in the scene's own coordinates), then --prune, then
+the move (--transform, --rotate, --scale, --translate).
+
+--target-size and --target-psnr-drop choose how many Gaussians and SH bands to keep, and with which options to
+write, and tell what they chose. PSNR is that of the decoded file on the held-out photographs of the run, or of
+--data (on the training photographs where none is held out); a scene file without --data is compared with its
+own renders.
+
+Examples:
+  splat export runs/garden/cpu-20260131-101500 garden.ply
+  splat export runs/garden/cpu-20260131-101500/ckpts/step_7000.pt garden-7000.ply
+  splat export runs/garden/cpu-20260131-101500 garden.ply --target-size 5MB --report
+  splat export garden.ply small.ply --data ~/photos/garden --prune 0.4 --method contribution --report
+  splat export scan.splat scan.ply --crop -1 -1 -1 1 1 1 --rotate 90 0 0 --min-opacity 0.02"""
 
 
 @dataclass
 class Export(Common):
-    """Write a scene in the format of the extension: .ply (INRIA's layout, which every viewer opens).
-
-    RUN_OR_FILE is a run's folder (its last state), one of its checkpoints, or a scene file to convert.
-    The scene keeps the dataset's frame and units; where it lies too far from the origin for float32, it
-    is written in local coordinates and the offset is noted in the file.
-
-    Examples:
-      splat export runs/garden/cpu-20260131-101500 garden.ply
-      splat export runs/garden/cpu-20260131-101500/ckpts/step_7000.pt garden-7000.ply
-      splat export scan.splat scan.ply
-    """
-
     scene: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN_OR_FILE")]
     """A run's folder, a checkpoint or a scene file."""
     out: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="OUT.EXT")]
     """The file to write; an existing one is replaced once the new one is whole."""
     data: OptionalPath = None
-    """Where the dataset of the run lies now, if it was moved."""
+    """The dataset of a file, for its photographs and cameras; of a run only where it was moved."""
+    crop: OptionalBox = None
+    """Keep the Gaussians with centres in this box: its low corner, then its high corner."""
+    min_opacity: OptionalFloat = None
+    """Leave out Gaussians of a lower opacity, 0 to 1."""
+    max_scale: OptionalFloat = None
+    """Leave out Gaussians with a longer axis (standard deviation, world units)."""
+    sh_degree: OptionalInt = None
+    """Keep no more bands of the colours' harmonics than up to this degree, 0 to 3."""
+    prune: OptionalFloat = None
+    """Leave out this share of the Gaussians, 0 to 1: those that --method puts last."""
+    method: OptionalText = None
+    """What tells which Gaussians to leave out: {methods}. By default contribution where cameras are known (a
+    run, or --data), else opacity."""
+    transform: OptionalPath = None
+    """Move the scene by the 4x4 matrix of this file, 16 numbers as text or JSON, row by row: a rotation, a
+    uniform scale and a translation."""
+    rotate: OptionalVector = None
+    """Turn the scene by these angles, degrees, about the x, then the y, then the z axis."""
+    scale: OptionalFloat = None
+    """Enlarge the scene about the origin, after --rotate."""
+    translate: OptionalVector = None
+    """Shift the scene, after --scale."""
+    target_size: OptionalText = None
+    """Make the best file of at most this size, such as 5MB, 800kB or 1.5MiB."""
+    target_psnr_drop: OptionalFloat = None
+    """Make the smallest file that loses at most this much PSNR, dB."""
+    report: bool = False
+    """Tell the bytes of each part of the file, and, where there are photographs, the PSNR before and after."""
+    downscale: OptionalFloat = None
+    """Take photographs this many times smaller for PSNR; by default as the run was trained, or 1."""
+    background: OptionalColour = None
+    """Colour behind the scene for PSNR, red green blue in 0..1; by default the run's, or black."""
+    device: Device = "auto"
+    """Where to render for PSNR and contributions."""
+    json: bool = False
+    """Print one JSON document."""
 
 
 def main(argv: list[str]) -> int:
-    args = parse(Export, "export", argv)
+    from splat.cli import exporting
+
+    args = parse(_args_type(), "export", argv)
+    form, options = _options(args)
+    outcome = exporting.export(args, form, options, say=_quiet if args.json else print)
+    if args.json:
+        print_json(outcome.facts())
+    else:
+        _print(outcome, args)
+    return 0
+
+
+def _quiet(*_: object) -> None:
+    """Says nothing: stdout is for the JSON document, which holds the notes."""
+
+
+def _args_type() -> type:
+    """The flags, with one group for the write options of each format that has some."""
     from splat import codecs
-    from splat.cli.scene import load
+    from splat.codecs import search
+
+    fields: list[Any] = []
+    for form in _with_options():
+        group = tyro.conf.arg(help=f"Options of {form.name} files ({', '.join(form.extensions)}).")
+        fields.append((_slug(form), Annotated[form.options, group], form.options()))
+    made = dataclasses.make_dataclass("Export", fields, bases=(Export,))
+    made.__doc__ = DESCRIPTION.format(extensions=", ".join(codecs.extensions()))
+    return made
+
+
+def _with_options() -> list[Format]:
+    from splat import codecs
+
+    return [form for form in codecs.formats() if form.write is not None and dataclasses.fields(form.options)]
+
+
+def _slug(form: Format) -> str:
+    """A format's group of flags: spz, compressed_ply."""
+    return form.extensions[0].strip(".").replace(".", "_").replace("-", "_")
+
+
+def _options(args: Any) -> tuple[Format, Any]:
+    """The format of the file to write and its options; UsageError where others are given."""
+    from splat import codecs
     from splat.core import UsageError
 
-    known = codecs.extensions()
-    if not args.out.name.lower().endswith(known):
-        raise UsageError(f"{args.out}: no format has this extension; known: {', '.join(known)}")
-    loaded = load(args.scene, "cpu", args.data)
-    notes: list[str] = []
-    if loaded.session is not None:
-        from splat.training.export import exported
+    chosen = codecs.format_to_write(args.out)
+    for form in _with_options():
+        if form is not chosen and getattr(args, _slug(form)) != form.options():
+            flag = _slug(form).replace("_", "-")
+            raise UsageError(f"--{flag}.* is given, but {args.out} is written as {chosen.name}")
+    return chosen, getattr(args, _slug(chosen), chosen.options())
 
-        gaussians, metadata, note = exported(loaded.session)
-        notes += [note] if note else []
-    else:
-        gaussians, metadata = loaded.gaussians, loaded.metadata
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    for note in notes + codecs.encode(gaussians, args.out, metadata):
-        print(f"note: {note}")
-    print(f"{len(gaussians):,} Gaussians, {size(args.out.stat().st_size)}: {args.out}")
-    return 0
+
+def _print(outcome: Outcome, args: Any) -> None:
+    """What was done, for people."""
+    if outcome.chosen is not None:
+        print(f"chosen: {outcome.chosen}")
+    if args.report:
+        width = max(map(len, outcome.parts))
+        for name, count in outcome.parts.items():
+            print(f"  {name:<{width}}  {count:>13,} bytes  {100 * count / max(1, outcome.bytes):5.1f}%")
+    if outcome.psnr is not None:
+        score = outcome.psnr
+        drop = score["before"] - score["after"]
+        print(
+            f"PSNR {score['before']:.2f} dB before, {score['after']:.2f} dB after ({-drop:+.2f}), "
+            f"on {score['count']} {score['views']}"
+        )
+    each = f", {outcome.bytes / outcome.count:.1f} bytes each" if args.report and outcome.count else ""
+    print(f"{outcome.count:,} Gaussians, {size(outcome.bytes)}{each}: {outcome.path}")

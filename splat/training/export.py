@@ -32,11 +32,17 @@ def exported(session: Session) -> tuple[Gaussians, dict[str, Any], str | None]:
     A scene that was recentred is put back where float32 allows; otherwise metadata["offset"] holds the
     float64 [x, y, z] to add to the means.
     """
+    scene, metadata = baked(session)
+    placement = place(scene, session.dataset.offset)
+    if placement.offset is not None:
+        metadata["offset"] = placement.offset.tolist()
+    return placement.gaussians, metadata, placement.note
+
+
+def baked(session: Session) -> tuple[Gaussians, dict[str, Any]]:
+    """The scene with every transform baked in, on the CPU, less the dataset's offset; what a codec should know."""
     trainer = session.trainer
     metadata: dict[str, Any] = {"generator": f"splat {splat.__version__}", "step": trainer.ctx.step}
     for strategy in trainer.strategies:
         metadata.update(strategy.export(trainer.ctx))
-    placement = place(replace(trainer.baked().to("cpu"), extras={}), session.dataset.offset)
-    if placement.offset is not None:
-        metadata["offset"] = placement.offset.tolist()
-    return placement.gaussians, metadata, placement.note
+    return replace(trainer.baked().to("cpu"), extras={}), metadata
