@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from splat.cli.exporting import Outcome
     from splat.codecs import Format
 
-OptionalText = Annotated[str | None, tyro.conf.arg(help_behavior_hint="")]
+OptionalSize = Annotated[str | None, tyro.conf.arg(metavar="SIZE", help_behavior_hint="")]
+OptionalMethod = Annotated[str | None, tyro.conf.arg(metavar="NAME", help_behavior_hint="")]
 OptionalBox = Annotated[
     tuple[float, float, float, float, float, float] | None,
     tyro.conf.arg(metavar="X Y Z X Y Z", help_behavior_hint=""),
@@ -47,6 +48,9 @@ the move (--transform, --rotate, --scale, --translate).
 write, and tell what they chose. PSNR is that of the decoded file on the held-out photographs of the run, or of
 --data (on the training photographs where none is held out); a scene file without --data is compared with its
 own renders.
+
+Methods of --prune and of the targets:
+{methods}
 
 Examples:
   splat export runs/garden/cpu-20260131-101500 garden.ply
@@ -74,8 +78,8 @@ class Export(Common):
     """Keep no more bands of the colours' harmonics than up to this degree, 0 to 3."""
     prune: OptionalFloat = None
     """Leave out this share of the Gaussians, 0 to 1: those that --method puts last."""
-    method: OptionalText = None
-    """What tells which Gaussians to leave out: {methods}. By default contribution where cameras are known (a
+    method: OptionalMethod = None
+    """What tells which Gaussians to leave out, see above; by default contribution where cameras are known (a
     run, or --data), else opacity."""
     transform: OptionalPath = None
     """Move the scene by the 4x4 matrix of this file, 16 numbers as text or JSON, row by row: a rotation, a
@@ -86,7 +90,7 @@ class Export(Common):
     """Enlarge the scene about the origin, after --rotate."""
     translate: OptionalVector = None
     """Shift the scene, after --scale."""
-    target_size: OptionalText = None
+    target_size: OptionalSize = None
     """Make the best file of at most this size, such as 5MB, 800kB or 1.5MiB."""
     target_psnr_drop: OptionalFloat = None
     """Make the smallest file that loses at most this much PSNR, dB."""
@@ -109,13 +113,13 @@ def main(argv: list[str]) -> int:
     form, options = _options(args)
     outcome = exporting.export(args, form, options, say=_quiet if args.json else print)
     if args.json:
-        print_json(outcome.facts())
+        print_json(dataclasses.asdict(outcome))
     else:
-        _print(outcome, args)
+        _print(outcome, args.report)
     return 0
 
 
-def _quiet(*_: object) -> None:
+def _quiet(line: str) -> None:
     """Says nothing: stdout is for the JSON document, which holds the notes."""
 
 
@@ -129,7 +133,8 @@ def _args_type() -> type:
         group = tyro.conf.arg(help=f"Options of {form.name} files ({', '.join(form.extensions)}).")
         fields.append((_slug(form), Annotated[form.options, group], form.options()))
     made = dataclasses.make_dataclass("Export", fields, bases=(Export,))
-    made.__doc__ = DESCRIPTION.format(extensions=", ".join(codecs.extensions()))
+    methods = "\n".join(f"  {name}: {search.scorer(name).summary}" for name in search.names())
+    made.__doc__ = DESCRIPTION.format(extensions=", ".join(codecs.extensions()), methods=methods)
     return made
 
 
@@ -157,20 +162,25 @@ def _options(args: Any) -> tuple[Format, Any]:
     return chosen, getattr(args, _slug(chosen), chosen.options())
 
 
-def _print(outcome: Outcome, args: Any) -> None:
+def _print(outcome: Outcome, report: bool) -> None:
     """What was done, for people."""
-    if outcome.chosen is not None:
-        print(f"chosen: {outcome.chosen}")
-    if args.report:
+    if outcome.target is not None:
+        print(f"chosen: {outcome.target['chosen']}")
+    elif outcome.pruned is not None:
+        print(f"pruned by {outcome.pruned['method']}: {outcome.pruned['count']:,} Gaussians")
+    if report:
         width = max(map(len, outcome.parts))
         for name, count in outcome.parts.items():
             print(f"  {name:<{width}}  {count:>13,} bytes  {100 * count / max(1, outcome.bytes):5.1f}%")
     if outcome.psnr is not None:
         score = outcome.psnr
-        drop = score["before"] - score["after"]
-        print(
-            f"PSNR {score['before']:.2f} dB before, {score['after']:.2f} dB after ({-drop:+.2f}), "
-            f"on {score['count']} {score['views']}"
-        )
-    each = f", {outcome.bytes / outcome.count:.1f} bytes each" if args.report and outcome.count else ""
+        where = f"{score['count']} {score['views']}"
+        if score["before"] is None:
+            print(f"PSNR {score['after']:.2f} dB against {where} (no photographs: name them with --data)")
+        else:
+            change = score["after"] - score["before"]
+            print(
+                f"PSNR {score['before']:.2f} dB, of the file {score['after']:.2f} dB ({change:+.2f}): {where}"
+            )
+    each = f", {outcome.bytes / outcome.count:.1f} bytes each" if report and outcome.count else ""
     print(f"{outcome.count:,} Gaussians, {size(outcome.bytes)}{each}: {outcome.path}")

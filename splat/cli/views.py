@@ -39,7 +39,7 @@ class Views:
     """Where a scene is looked at from.
 
     Attributes:
-        kind: what they are, for people.
+        kind: what they are, in the plural.
         scored: what PSNR is taken over.
         pruned_by: cameras for the scorers that need some; none of the held-out ones.
         background: colour behind the scene.
@@ -104,7 +104,7 @@ def photographs(loaded: Loaded, downscale: float | None, background: Colour | No
 def own_renders(gaussians: Gaussians, background: Colour) -> Views:
     """Renders of the scene itself from a circle around it: how far a file is from it, without photographs."""
     circle = paths.orbit(paths.around(gaussians.means, *_OWN_SIZE), _OWN_VIEWS)
-    views = Views("the scene's own renders", (), (), background)
+    views = Views("renders of the scene itself", (), (), background)
     draw = views.of_scene(gaussians)
 
     def view(camera: Camera) -> View:

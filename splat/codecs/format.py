@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -76,6 +76,9 @@ class Format:
         order: gaussians -> [N] int64, the rows in the order in which they are written; None: as they are.
         sh_degree: the highest that it holds.
         holds: which of antialiased, offset, up_axis, extras and heads it holds.
+        parts: path -> bytes of each part of a file (splat.codecs.parts has what is told without it).
+        ladder: values of options that trade quality for size, from the finest to the coarsest, for the search
+            of a target size; the first is what an export without a target uses.
     """
 
     name: str
@@ -88,6 +91,8 @@ class Format:
     order: Callable[[Gaussians], Tensor] | None = None
     sh_degree: int = 3
     holds: frozenset[str] = frozenset()
+    parts: Callable[[Path], dict[str, int]] | None = None
+    ladder: tuple[Mapping[str, Any], ...] = ({},)
 
     def losses(self, gaussians: Gaussians, metadata: Metadata) -> list[str]:
         """What a file of this format will lack, a line each; known before anything is written."""

@@ -262,6 +262,31 @@ def sniff(path: Path, head: bytes) -> bool:
     return head.startswith(b"ply")
 
 
+def parts(path: Path) -> dict[str, int]:
+    """Bytes of the header and of each kind of property; of any binary PLY whose elements have no lists."""
+    with open(path, "rb") as file:
+        header = _read_header(path, file)
+        size = os.fstat(file.fileno()).st_size
+    found = {"header": header.size}
+    for element in header.elements:
+        for name, kind in element.properties:
+            part = _PARTS.get(name) or _PARTS.get(name.rpartition("_")[0]) or element.name
+            found[part] = found.get(part, 0) + element.count * np.dtype(kind).itemsize
+    rest = size - sum(found.values())
+    return {**found, "other": rest} if rest else found
+
+
+_PARTS = {
+    **dict.fromkeys((*_POSITION, "packed_position"), "positions"),
+    **dict.fromkeys(_NORMAL, "normals"),
+    **dict.fromkeys(("f_dc", "packed_color"), "colours"),
+    "f_rest": "harmonics",
+    "opacity": "opacities",
+    **dict.fromkeys(("scale", "packed_scale"), "scales"),
+    **dict.fromkeys(("rot", "packed_rotation"), "rotations"),
+}
+
+
 FORMAT = Format(
     "PLY",
     (".ply",),
@@ -270,4 +295,5 @@ FORMAT = Format(
     write,
     max_error=max_error,
     holds=frozenset({"antialiased", "offset", "up_axis"}),
+    parts=parts,
 )

@@ -81,7 +81,12 @@ def register(scorer: Scorer) -> Scorer:
 
 register(Scorer("opacity", "the most transparent go first", _opacity))
 register(
-    Scorer("contribution", "those that add least to the pixels of the training views go first", _contribution, True)
+    Scorer(
+        "contribution",
+        "those that add least to the pixels of the training views go first",
+        _contribution,
+        True,
+    )
 )
 register(Scorer("random", "any may go: a baseline", _random))
 

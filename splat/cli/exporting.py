@@ -1,0 +1,283 @@
+"""What `splat export` does between reading and printing: filters, pruning, the move, the search, the score."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from splat import codecs
+from splat.cli import moving
+from splat.cli.scene import Loaded, load
+from splat.cli.views import Views, own_renders, photographs
+from splat.codecs import Format, search
+from splat.codecs.parts import parts
+from splat.core import DataError, Gaussians, UsageError
+from splat.core.transforms import Similarity, transform_gaussians
+from splat.core.world import place
+
+Say = Callable[..., None]
+
+
+@dataclass
+class Outcome:
+    """What an export has done.
+
+    Attributes:
+        path: the file that was written.
+        format: its name.
+        options: the write options, by name.
+        count, sh_degree: of the scene in it.
+        bytes: of all of its files.
+        parts: bytes of each part.
+        source: the scene that was read: path, count, sh_degree.
+        notes: lines on what was changed or left out.
+        pruned: {method, count} of what a score left out, or None.
+        target: {what was asked for, chosen: in words}, or None.
+        psnr: {views, count, before, after} in dB, or None where it was not asked for; `before` is None where
+            the views are the scene's own renders.
+    """
+
+    path: Path
+    format: str
+    options: dict[str, Any]
+    count: int
+    sh_degree: int
+    bytes: int
+    parts: dict[str, int]
+    source: dict[str, Any]
+    notes: list[str]
+    pruned: dict[str, Any] | None
+    target: dict[str, Any] | None
+    psnr: dict[str, Any] | None
+
+
+@dataclass
+class Job:
+    """One export: what was asked for, and the scene after the filters, still in its own coordinates.
+
+    Attributes:
+        args: the command's arguments.
+        form, options: of the file to write.
+        loaded: what RUN_OR_FILE named.
+        scene: on the CPU, filtered, the coordinates those of `loaded`.
+        metadata: what a codec should know.
+        move: from the world frame of `loaded` to that of the file.
+        say: prints a line for people.
+    """
+
+    args: Any
+    form: Format
+    options: Any
+    loaded: Loaded
+    scene: Gaussians
+    metadata: dict[str, Any]
+    move: Similarity
+    say: Say
+    notes: list[str] = field(default_factory=list)
+
+    def note(self, *lines: str) -> None:
+        """Tell these lines, each once."""
+        for line in lines:
+            if line not in self.notes:
+                self.notes.append(line)
+                self.say(f"note: {line}")
+
+    @cached_property
+    def placed(self) -> tuple[Gaussians, Tensor]:
+        """The scene as the file has it, in the world frame where float32 allows; where the origin of the
+        scene's own coordinates lies in it, [3] float64."""
+        origin, turn = self.move.points(self.loaded.offset), moving.turn(self.move)
+        placement = place(self.scene if turn is None else transform_gaussians(self.scene, turn), origin)
+        self.metadata.pop("offset", None)
+        if placement.offset is not None:
+            self.metadata["offset"] = placement.offset.tolist()
+            origin = origin - placement.offset
+        if turn is not None and self.metadata.get("up_axis"):
+            self.metadata["up_axis"] = moving.turned_axis(self.metadata["up_axis"], self.move)
+        if placement.note:
+            self.note(placement.note)
+        return placement.gaussians, origin
+
+    @cached_property
+    def photographs(self) -> Views | None:
+        """Those of the run's dataset or of --data; None for a file without."""
+        if self.loaded.session is None and self.loaded.data is None:
+            return None
+        return photographs(self.loaded, self.args.downscale, self.args.background)
+
+    @cached_property
+    def views(self) -> Views:
+        """What PSNR is taken on."""
+        if self.photographs is not None:
+            return self.photographs
+        return own_renders(self.loaded.gaussians, self.args.background or self.loaded.background)
+
+    @cached_property
+    def method(self) -> str:
+        """The scorer's name."""
+        if self.args.method is not None:
+            return search.scorer(self.args.method).name
+        return "contribution" if self.photographs is not None else "opacity"
+
+    @cached_property
+    def ranking(self) -> Tensor:
+        """[N] the Gaussians of the scene, the most wanted first."""
+        seen = None if self.photographs is None else self.photographs.viewpoints()
+        return search.ranking(self.method, self.scene.to(self.loaded.gaussians.device), seen)
+
+    def kept(self, plan: search.Plan) -> Gaussians:
+        """What a plan keeps of the file's scene, rows in their own order."""
+        scene = self.placed[0]
+        if plan.keep < len(scene):
+            scene = scene.select(self.ranking[: plan.keep].sort().values)
+        return search.lower_degree(scene, plan.sh_degree)
+
+    def settings(self, plan: search.Plan) -> Any:
+        """The write options of a plan."""
+        return dataclasses.replace(self.options, **plan.options)
+
+    def encode(self, plan: search.Plan, path: Path) -> list[str]:
+        return codecs.encode(self.kept(plan), path, self.metadata, self.settings(plan))
+
+    def psnr(self, path: Path, every: bool = True) -> float:
+        """PSNR in dB of the file at `path`, as the cameras of the scene that it was made from see it."""
+        found, _ = codecs.decode(path)
+        means = (found.means.double() - self.placed[1]).float()
+        local = dataclasses.replace(found, means=means).to(self.loaded.gaussians.device)
+        return self.views.psnr(self.views.of_scene(local, moving.turn(self.move)), every)
+
+    def psnr_before(self, every: bool = True) -> float:
+        """PSNR in dB of the scene that was read, with the heads of its run."""
+        return self.views.psnr(lambda camera: self.loaded.draw(camera, self.views.background), every)
+
+
+def export(args: Any, form: Format, options: Any, say: Say) -> Outcome:
+    """Do what the arguments of the command say.
+
+    Args:
+        form, options: of the file to write.
+        say: prints a line for people.
+
+    Raises:
+        UsageError: arguments that contradict each other, do not fit the scene or ask for what is impossible.
+        DataError: a scene that cannot be read, or a file that cannot be written.
+    """
+    _check(args)
+    job = _prepare(args, form, options, say)
+    before = (len(job.loaded.gaussians), job.loaded.gaussians.sh_degree)
+    plan, target = _plan(job)
+    gaussians = job.kept(plan)
+    job.note(*form.losses(gaussians, job.metadata))
+    with _folder(args.out.parent):
+        job.note(*job.encode(plan, args.out))
+    pieces = parts(form, args.out)
+    pruned = len(job.scene) - plan.keep
+    return Outcome(
+        path=args.out,
+        format=form.name,
+        options=dataclasses.asdict(job.settings(plan)),
+        count=len(gaussians),
+        sh_degree=min(gaussians.sh_degree, form.sh_degree),
+        bytes=sum(pieces.values()),
+        parts=pieces,
+        source={"path": args.scene, "count": before[0], "sh_degree": before[1]},
+        notes=job.notes,
+        pruned={"method": job.method, "count": pruned} if pruned else None,
+        target=target,
+        psnr=_score(job) if args.report or target else None,
+    )
+
+
+def _check(args: Any) -> None:
+    """UsageError for arguments that are wrong whatever the scene."""
+    if args.target_size is not None and args.target_psnr_drop is not None:
+        raise UsageError("--target-size and --target-psnr-drop are two targets: give one of them")
+    if args.prune is not None and (args.target_size is not None or args.target_psnr_drop is not None):
+        raise UsageError("--prune is what a target chooses: leave --prune or the target out")
+    if args.prune is not None and not 0 <= args.prune < 1:
+        raise UsageError(f"--prune {args.prune:g}: give the share to leave out, from 0 to below 1")
+    if args.target_psnr_drop is not None and not args.target_psnr_drop >= 0:
+        raise UsageError(f"--target-psnr-drop {args.target_psnr_drop:g}: it cannot be below 0")
+    if args.target_size is not None:
+        search.parse_size(args.target_size)
+    if args.method is not None:
+        search.scorer(args.method)
+
+
+def _prepare(args: Any, form: Format, options: Any, say: Say) -> Job:
+    """Read the scene and filter it."""
+    move = moving.similarity(args)
+    loaded = load(args.scene, args.device, args.data)
+    scene, metadata = loaded.gaussians.detach().to("cpu"), dict(loaded.metadata)
+    if loaded.session is not None:
+        from splat.training.export import baked
+
+        scene, metadata = baked(loaded.session)
+    job = Job(args, form, options, loaded, scene, metadata, move, say)
+    if args.crop is not None:
+        corners = torch.tensor(args.crop, dtype=torch.float64).view(2, 3) - loaded.offset
+        _filtered(job, "--crop", lambda g: search.crop(g, *corners))
+    if args.min_opacity is not None:
+        _filtered(job, "--min-opacity", lambda g: search.limit_opacity(g, args.min_opacity))
+    if args.max_scale is not None:
+        _filtered(job, "--max-scale", lambda g: search.limit_scale(g, args.max_scale))
+    if args.sh_degree is not None:
+        job.scene = search.lower_degree(job.scene, args.sh_degree)
+    return job
+
+
+def _filtered(job: Job, flag: str, keep: Callable[[Gaussians], Gaussians]) -> None:
+    count = len(job.scene)
+    job.scene = keep(job.scene)
+    if count and not len(job.scene):
+        raise UsageError(f"{flag} leaves none of the {count:,} Gaussians: give a wider limit")
+    job.note(f"{flag} leaves {len(job.scene):,} of {count:,} Gaussians")
+
+
+def _plan(job: Job) -> tuple[search.Plan, dict[str, Any] | None]:
+    """What is kept, and what was chosen to meet a target, if there is one."""
+    from splat.cli import target
+
+    args, count = job.args, len(job.scene)
+    if args.target_size is not None:
+        return target.for_size(job, search.parse_size(args.target_size))
+    if args.target_psnr_drop is not None:
+        return target.for_quality(job, args.target_psnr_drop)
+    keep = count if args.prune is None else max(min(1, count), round((1 - args.prune) * count))
+    return search.Plan(keep, job.scene.sh_degree), None
+
+
+def _score(job: Job) -> dict[str, Any]:
+    own = job.photographs is None
+    return {
+        "views": job.views.kind,
+        "count": len(job.views.scored),
+        "before": None if own else job.psnr_before(),
+        "after": job.psnr(job.args.out),
+    }
+
+
+@contextmanager
+def _folder(path: Path) -> Iterator[None]:
+    """The folder for a file to write, made where it is missing, and unmade where the writing fails."""
+    missing = [folder for folder in (path, *path.parents) if not folder.exists()]
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        yield
+    except BaseException as error:
+        for folder in missing:
+            with suppress(OSError):
+                folder.rmdir()
+        if isinstance(error, OSError):
+            raise DataError(
+                f"{path}: cannot be made or written to ({error.strerror}); name another folder"
+            ) from error
+        raise
