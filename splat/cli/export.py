@@ -109,7 +109,7 @@ class Export(Common):
 def main(argv: list[str]) -> int:
     from splat.cli import exporting
 
-    args = parse(_args_type(), "export", argv)
+    args: Any = parse(_args_type(), "export", argv)
     form, options = _options(args)
     outcome = exporting.export(args, form, options, say=_quiet if args.json else print)
     if args.json:

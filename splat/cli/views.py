@@ -9,10 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from splat.cli import paths
 from splat.cli.scene import Colour, Loaded
 from splat.codecs.search import Viewpoints
-from splat.core import Camera, Gaussians
+from splat.core import Camera, Gaussians, orbits
 from splat.core.transforms import Similarity, transform_camera
 from splat.raster import RenderOptions, render
 from splat.training.evaluate import photograph
@@ -103,7 +102,7 @@ def photographs(loaded: Loaded, downscale: float | None, background: Colour | No
 
 def own_renders(gaussians: Gaussians, background: Colour) -> Views:
     """Renders of the scene itself from a circle around it: how far a file is from it, without photographs."""
-    circle = paths.orbit(paths.around(gaussians.means, *_OWN_SIZE), _OWN_VIEWS)
+    circle = orbits.orbit(orbits.around(gaussians.means, *_OWN_SIZE), _OWN_VIEWS)
     views = Views("renders of the scene itself", (), (), background)
     draw = views.of_scene(gaussians)
 
