@@ -1,26 +1,33 @@
-"""Between a trainer and a viewer: a slot that keeps the latest snapshot and a queue of commands.
+"""Between whoever has a scene (a trainer, a command) and a viewer: what is shown, what may be asked for.
 
+A trainer publishes snapshots to a slot that keeps the latest, and runs commands from a queue between steps.
 Neither side ever waits for the other.
 """
 
 from __future__ import annotations
 
+import math
 import queue
 import threading
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Generic, Literal, Protocol, TypeVar
 
-from splat.core import Gaussians
+from torch import Tensor
+
+from splat.core import Camera, Gaussians
 
 T = TypeVar("T")
+Number = float | int | bool | str
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """A scene in training as it is drawn at `step` of `end`; the tensors are the reader's own.
+    """A scene as it is drawn at `step` of `end`; the tensors are the reader's own, and nobody writes to them.
 
-    `sh_degree` is the highest degree of the harmonics that is trained so far.
+    `sh_degree` is the highest degree of the harmonics that is trained so far; `seconds` is how long the
+    trainer was held up to make the snapshot; `revision` counts what was done to the scene besides training.
     """
 
     step: int
@@ -28,10 +35,12 @@ class Snapshot:
     gaussians: Gaussians
     sh_degree: int
     loss: float
+    seconds: float = 0.0
+    revision: int = 0
 
 
 class Slot(Generic[T]):
-    """Holds the newest value only. `wanted` tells the producer whether anyone would read it."""
+    """Holds the newest value only. `wanted` tells the producer whether anyone would read the next one."""
 
     def __init__(self) -> None:
         self._condition = threading.Condition()
@@ -56,18 +65,185 @@ class Commands:
     """Callables sent to the training thread, run between steps."""
 
     def __init__(self) -> None:
-        self._queue: queue.SimpleQueue[Callable[[Any], None]] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[tuple[Callable[[Any], Any], Callable[[Exception], None] | None]]
+        self._queue = queue.SimpleQueue()
 
-    def send(self, command: Callable[[Any], None]) -> None:
-        self._queue.put(command)
+    def send(self, command: Callable[[Any], Any], failed: Callable[[Exception], None] | None = None) -> None:
+        """Have `command` run with the trainer; what it raises goes to `failed`, where there is one."""
+        self._queue.put((command, failed))
 
     def drain(self, target: Any) -> int:
-        """Run every waiting command on `target`; returns how many ran. Exceptions pass through."""
+        """Run every waiting command on `target`; returns how many ran.
+
+        An exception goes to the command's `failed`; where it has none, it passes through.
+        """
         count = 0
         while True:
             try:
-                command = self._queue.get_nowait()
+                command, failed = self._queue.get_nowait()
             except queue.Empty:
                 return count
-            command(target)
+            try:
+                command(target)
+            except Exception as error:
+                if failed is None:
+                    raise
+                failed(error)
             count += 1
+
+
+class Controls(Protocol):
+    """What a command may ask of the trainer that it is called with."""
+
+    def pause(self) -> None: ...
+
+    def resume(self) -> None: ...
+
+    def advance(self, steps: int) -> None:
+        """Train `steps` more, then pause."""
+
+    def stop(self) -> None:
+        """End the run as if it had come to its last step."""
+
+    def extend(self, steps: int) -> None:
+        """Move the end of the run `steps` on."""
+
+    def save(self) -> None:
+        """Write a checkpoint now."""
+
+    def remove(self, rows: Tensor, of: Snapshot) -> None:
+        """Take `rows` ([N] bool or [M] int64, of that snapshot) out of the scene.
+
+        UsageError if the scene has changed since, as its rows may be others by now, or if none would remain.
+        """
+
+
+@dataclass
+class View:
+    """A posed photograph.
+
+    Attributes:
+        camera: in the coordinates of the scene, at the photograph's resolution.
+        photo: returns the photograph, [H, W, 3] uint8 on the CPU; may take a while and may raise.
+        held_out: whether training never sees it.
+        loss: the latest loss on it, NaN while there is none.
+    """
+
+    name: str
+    camera: Camera
+    photo: Callable[[], Tensor]
+    held_out: bool = False
+    loss: float = math.nan
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a run is. `psnr` is that of the latest training views, `rate` in steps per second."""
+
+    step: int
+    end: int
+    loss: float
+    psnr: float
+    count: int
+    rate: float
+    seconds: float
+    state: Literal["training", "paused", "finished"]
+
+
+class History:
+    """Curves of a run, (step, loss, psnr, count), thinned to every other point when they grow long."""
+
+    _LONGEST = 2_000
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._rows: list[tuple[float, float, float, float]] = []
+        self._every = 1
+        self._seen = 0
+
+    def add(self, step: int, loss: float, psnr: float, count: int) -> None:
+        with self._lock:
+            self._seen += 1
+            if self._seen % self._every:
+                return
+            self._rows.append((step, loss, psnr, count))
+            if len(self._rows) >= self._LONGEST:
+                self._rows = self._rows[1::2]
+                self._every *= 2
+
+    def rows(self) -> list[tuple[float, float, float, float]]:
+        """A copy of the points so far, in order."""
+        with self._lock:
+            return list(self._rows)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One line of a panel that is described as data.
+
+    Attributes:
+        kind: "value" is shown, "slider" and "switch" are set, "button" is pressed.
+        read: the value now; called from the viewer's threads, so it only reads.
+        write: takes the new value (a button: None); run on the training thread.
+        low, high, step: of a slider.
+    """
+
+    label: str
+    kind: Literal["value", "slider", "switch", "button"]
+    read: Callable[[], Number] | None = None
+    write: Callable[[Any], None] | None = None
+    low: float = 0.0
+    high: float = 1.0
+    step: float = 0.01
+    hint: str = ""
+
+
+@dataclass(frozen=True)
+class PanelData:
+    """A panel of numbers, sliders and buttons that a strategy describes."""
+
+    title: str
+    entries: Sequence[Entry]
+
+
+@dataclass
+class Session:
+    """A scene to show, and what may be asked of whoever has it. Everything but name and slot is optional.
+
+    Attributes:
+        name: what people call the scene.
+        slot: its snapshots; a finished scene has published its only one.
+        commands: run by the trainer between steps, each with a `Controls`; None where nothing trains.
+        progress, history: of the run; None where nothing trains.
+        views: posed photographs of the scene.
+        points: [P, 3] the points that it began with, in its own coordinates.
+        background: colour behind the scene.
+        evaluate: mean PSNR, dB, of the given Gaussians on the held-out views (on all, where none is held
+            out); takes seconds, and asks `go_on` between views: None if that said no.
+        export: writes the given Gaussians to a path, put back into the dataset's frame; returns notes.
+            Raises SplatError.
+        folder: where files that the viewer makes belong.
+        panels: the panels of the strategies, as they are now.
+        log: writes a line for the user to where the others go.
+    """
+
+    name: str
+    slot: Slot[Snapshot] = field(default_factory=Slot)
+    commands: Commands | None = None
+    progress: Callable[[], Progress] | None = None
+    history: History | None = None
+    views: Sequence[View] = ()
+    points: Tensor | None = None
+    background: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    evaluate: Callable[[Gaussians, Callable[[], bool]], float | None] | None = None
+    export: Callable[[Gaussians, Path], list[str]] | None = None
+    folder: Path | None = None
+    panels: Callable[[], Sequence[PanelData]] | None = None
+    log: Callable[[str], None] = print
+
+    @staticmethod
+    def finished(name: str, gaussians: Gaussians, step: int = 0, **more: Any) -> Session:
+        """A scene that does not change."""
+        session = Session(name, **more)
+        session.slot.publish(Snapshot(step, step, gaussians, gaussians.sh_degree, math.nan))
+        return session

@@ -18,6 +18,7 @@ COMMANDS = {
     "train": ("DATA", "train a scene from a dataset of posed photographs"),
     "eval": ("RUN_OR_FILE", "score a scene against photographs: PSNR, SSIM, LPIPS"),
     "render": ("RUN_OR_FILE", "render images or a video along cameras, a path or an orbit"),
+    "view": ("RUN_OR_FILE ...", "show scenes in the browser"),
     "export": ("RUN_OR_FILE OUT.EXT", "write a scene in another format, chosen by extension"),
     "check": ("DATA", "list every problem of a dataset, and what to do about it"),
     "info": ("FILE", "tell what a scene file, a run or a dataset holds"),

@@ -25,11 +25,14 @@ preset and file that are named on this command line. --print-config shows the ou
 Ctrl-C saves the state and exits with 130; --resume RUN goes on from there, with a larger --steps also past
 the end of a finished run.
 
+--viewer serves a page with the run in it and buttons to steer it; --keep-viewer keeps it after the last step.
+
 Examples:
   splat train ~/photos/garden                            30,000 steps
   splat train ~/photos/garden --preset cpu --eval        minutes on a laptop, scored on held-out views
   splat train ~/photos/garden --preset mcmc --steps 7000 --downscale 4 --max-gaussians 500000
   splat train ~/photos/garden --strategies mcmc --mcmc.opacity-penalty 0.02 --rates.sh0 0.005
+  splat train ~/photos/garden --viewer                   watch and steer it in the browser
   splat train --resume runs/garden/cpu-20260131-101500 --steps 10000
 
 Presets: {presets}."""
@@ -63,7 +66,14 @@ def _train(args: Any, config: TrainConfig) -> int:
             "no dataset: name a folder (splat train DATA), or a run to go on with (--resume RUN)"
         )
     strategies = registry.build(config.strategies, config.options)
-    train(config, args.data, args.out, strategies=strategies, resume=args.resume)
+    options: dict[str, Any] = {"strategies": strategies, "resume": args.resume}
+    if not (args.viewer or args.keep_viewer):
+        train(config, args.data, args.out, **options)
+        return 0
+    from splat.cli.view import watching
+
+    with watching(args.viewer_host, args.viewer_port) as ready:
+        train(config, args.data, args.out, ready=ready, keep=args.keep_viewer, **options)
     return 0
 
 
@@ -97,7 +107,9 @@ def _args_type(base: TrainConfig, known: dict[str, Any]) -> type:
         hint = tyro.conf.arg(help=text, metavar="PATH", help_behavior_hint="")
         return Annotated[Path | None, hint]
 
-    printing = tyro.conf.arg(help="Print every setting as YAML, and do nothing.")
+    def flag(text: str) -> Any:
+        return Annotated[bool, tyro.conf.FlagCreatePairsOff, tyro.conf.arg(help=text)]
+
     dataset = tyro.conf.arg(
         help="The dataset; not needed with --resume.", metavar="DATA", help_behavior_hint=""
     )
@@ -106,7 +118,11 @@ def _args_type(base: TrainConfig, known: dict[str, Any]) -> type:
         ("config", path("A YAML file of settings, such as a run's config.yaml."), None),
         ("out", path("The run's folder, new or empty; by default runs/SCENE/PRESET-TIME."), None),
         ("resume", path("A run's folder: go on where it stopped."), None),
-        ("print_config", Annotated[bool, tyro.conf.FlagCreatePairsOff, printing], False),
+        ("viewer", flag("Show the run in the browser, and let it be steered there."), False),
+        ("viewer_host", Annotated[str, tyro.conf.arg(help="Serve the viewer here.")], "127.0.0.1"),
+        ("viewer_port", Annotated[int, tyro.conf.arg(help="The viewer's port, or the next free.")], 8080),
+        ("keep_viewer", flag("Keep the viewer when the run is done, until Ctrl-C."), False),
+        ("print_config", flag("Print every setting as YAML, and do nothing."), False),
         ("settings", Annotated[type(base), tyro.conf.arg(name="")], base),
     ]
     for name, strategy in known.items():

@@ -7,7 +7,7 @@ import math
 import signal
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,11 +15,13 @@ from typing import Any
 
 from splat.core import DataError, DeviceError, Interrupted, SplatError
 from splat.link import Commands, Slot, Snapshot
+from splat.link import Session as LinkSession
 from splat.training import checkpoint, guard, memory
 from splat.training.config import TrainConfig, to_yaml
 from splat.training.context import Field
 from splat.training.evaluate import Evaluation
 from splat.training.export import export_scene
+from splat.training.live import Live
 from splat.training.losses import psnr
 from splat.training.report import Reporter
 from splat.training.runfolder import RunFolder, require_disk, write_text
@@ -31,7 +33,6 @@ SAVE_STEPS = 500
 SAVE_SECONDS = 60.0
 METRIC_STEPS = 10
 CHECK_STEPS = 10
-PUBLISH_SECONDS = 0.25
 _CHECKPOINTS = 4  # at a time: the last two, a scored one, the one being written
 
 
@@ -56,6 +57,8 @@ def train(
     resume: Path | None = None,
     slot: Slot[Snapshot] | None = None,
     commands: Commands | None = None,
+    ready: Callable[[LinkSession], None] | None = None,
+    keep: bool = False,
     quiet: bool = False,
 ) -> RunResult:
     """Train on `data`, or go on with the run at `resume` (on its own data unless `data` is given).
@@ -65,6 +68,8 @@ def train(
         strategies: fresh instances, in order.
         slot: receives snapshots while somebody wants them.
         commands: obeyed between steps; each is called with the Trainer.
+        ready: called before the first step with what a viewer may show and ask for.
+        keep: after the last step, obey commands until one asks to stop; the run goes on where one extends it.
         quiet: print nothing.
 
     Raises:
@@ -91,7 +96,10 @@ def train(
         try:
             for warning in (*warnings, *dataset.scene.warnings):
                 reporter.log(f"warning: {warning}")
-            return _Run(session, folder, reporter, slot, state).complete()
+            run = _Run(session, folder, reporter, slot, state)
+            if ready is not None:
+                ready(run.live.open())
+            return run.complete(keep)
         finally:
             reporter.close()
     finally:
@@ -114,7 +122,7 @@ class _Run:
         self.ctx = session.trainer.ctx
         self.folder = folder
         self.reporter = reporter
-        self.slot = slot
+        self.live = Live(session, folder, reporter, slot)
         self.evaluation: Evaluation | None = None
         self._before = state["seconds"] if state else 0.0
         self._began = time.monotonic()
@@ -122,33 +130,46 @@ class _Run:
         self._saved_step = self.ctx.step if state else -1
         self._saved_at = time.monotonic()
         self._checked_step = self.ctx.step
-        self._published_at = 0.0
         self._psnr = math.nan
         self._signal: int | None = None
         self.trainer.observers.append(self._after_step)
+        self.trainer.idlers.append(lambda trainer: self.live.publish())
+        self.trainer.save = self.save
 
     @property
     def seconds(self) -> float:
         """Training time, resumed parts included; scores and checkpoints are not counted."""
         return self._before + time.monotonic() - self._began - self._apart
 
-    def complete(self) -> RunResult:
+    def complete(self, keep: bool = False) -> RunResult:
+        """Train to the end, score and export; with `keep`, again wherever a command extends the run."""
         self._announce()
         with self._signals():
-            try:
-                if self._saved_step < 0:
-                    self._require_room()
-                    self.save()
-                self.trainer.run()
-                if self._signal is not None:
-                    self._interrupted(self._signal)
+            while True:
+                result = self._to_the_end()
+                if not keep or self.trainer.stopping:
+                    return result
+                self.reporter.log("the run is finished; the viewer stays until Ctrl-C")
+                if not self.trainer.linger():
+                    return result
+
+    def _to_the_end(self) -> RunResult:
+        try:
+            if self._saved_step < 0:
+                self._require_room()
                 self.save()
-                if self.evaluation is None or self.evaluation.step != self.ctx.step:
-                    self._score()
-            except Exception as error:
-                if not memory.is_out_of_memory(error):
-                    raise
-                self._out_of_memory(error)
+            self.live.state = "training"
+            self.trainer.run()
+            if self._signal is not None:
+                self._interrupted(self._signal)
+            self.save()
+            if self.evaluation is None or self.evaluation.step != self.ctx.step:
+                self._score()
+        except Exception as error:
+            if not memory.is_out_of_memory(error):
+                raise
+            self._out_of_memory(error)
+        self.live.state = "finished"
         scene, note = export_scene(self.session, self.folder)
         if note:
             self.reporter.log(note)
@@ -181,7 +202,7 @@ class _Run:
             self.save()
         if scored:
             self._score()
-        self._publish()
+        self.live.after_step(self._psnr)
 
     def _announce(self) -> None:
         dataset, ctx = self.session.dataset, self.ctx
@@ -234,15 +255,6 @@ class _Run:
             write_text(self.folder.stats / f"eval_{self.ctx.step}.json", self.evaluation.to_json())
         count = len(self.evaluation.per_image)
         self.reporter.log(f"step {self.ctx.step:,}: {self.evaluation.line()} on {count} held-out views")
-
-    def _publish(self) -> None:
-        slot = self.slot
-        if slot is None or not slot.wanted or time.monotonic() - self._published_at < PUBLISH_SECONDS:
-            return
-        trainer = self.trainer
-        scene = trainer.baked().clone()
-        slot.publish(Snapshot(self.ctx.step, trainer.end, scene, trainer.sh_degree, trainer.loss))
-        self._published_at = time.monotonic()
 
     def _require_room(self) -> None:
         """DataError unless the checkpoints of a scene grown to the given cap fit on the disk."""

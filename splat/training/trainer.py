@@ -11,9 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from splat.core import Camera, Gaussians
+from splat.core import Camera, Gaussians, UsageError
 from splat.core.gaussians import PARAMETERS
-from splat.link import Commands
+from splat.link import Commands, Snapshot
 from splat.raster import RenderOptions, RenderOutput
 from splat.training import guard
 from splat.training.context import MAIN, Context, Field
@@ -31,10 +31,13 @@ class Trainer:
 
     Attributes:
         end: step at which `run` returns.
-        loss: of the last step.
+        loss, loss_view: of the last step, and the name of its view.
         observers: called with the trainer after every step.
+        idlers: called with the trainer again and again while it is paused.
         commands: run between steps, with the trainer as their argument.
         paused, stopping: obeyed between steps.
+        revision: counts what commands did to the scene.
+        save: writes a checkpoint; set by who keeps them.
     """
 
     def __init__(
@@ -59,10 +62,15 @@ class Trainer:
         self.commands = commands or Commands()
         self.end = ctx.steps
         self.loss = math.nan  # the latest that is known: on a GPU of some steps ago
+        self.loss_view = ""
         self._losses: Readback[tuple[int, str]] = Readback()
         self.observers: list[Callable[[Trainer], None]] = []
+        self.idlers: list[Callable[[Trainer], None]] = []
         self.paused = False
         self.stopping = False
+        self.revision = 0
+        self.save: Callable[[], None] = lambda: None
+        self._pause_at: int | None = None
 
         ctx.on_edit = self._edited
         for strategy in self.strategies:
@@ -82,20 +90,54 @@ class Trainer:
             if self.stopping or self.ctx.step >= self.end:
                 return
             if self.paused:
-                time.sleep(0.02)
+                self._idle()
                 continue
             self.step()
             for observer in self.observers:
                 observer(self)
+            if self.ctx.step == self._pause_at:
+                self.pause()
+
+    def linger(self) -> bool:
+        """Obey commands after the end until one moves the end on (True) or asks to stop (False)."""
+        while True:
+            self.commands.drain(self)
+            if self.stopping or self.ctx.step < self.end:
+                return not self.stopping
+            self._idle()
+
+    def _idle(self) -> None:
+        for idler in self.idlers:
+            idler(self)
+        time.sleep(0.02)
 
     def pause(self) -> None:
-        self.paused = True
+        self.paused, self._pause_at = True, None
 
     def resume(self) -> None:
-        self.paused = False
+        self.paused, self._pause_at = False, None
+
+    def advance(self, steps: int) -> None:
+        """Train `steps` more, then pause."""
+        self.paused, self._pause_at = False, self.ctx.step + steps
 
     def stop(self) -> None:
         self.stopping = True
+
+    def remove(self, rows: Tensor, of: Snapshot) -> None:
+        """Take `rows` ([N] bool or [M] int64, of that snapshot) out of the scene.
+
+        UsageError if the scene has changed since, as its rows may be others by now, or if none would remain.
+        """
+        if (of.step, of.revision) != (self.ctx.step, self.revision):
+            raise UsageError(
+                "the scene has changed since these were chosen: pause the training, choose again"
+            )
+        chosen = int(rows.sum()) if rows.dtype == torch.bool else len(rows.unique())
+        if chosen >= len(self.ctx.gaussians):
+            raise UsageError("these are all Gaussians: at least one must remain")
+        self.ctx.edits.remove(rows.to(self.ctx.gaussians.device))
+        self.revision += 1
 
     def extend(self, steps: int) -> None:
         """Go on for `steps` more; past the planned horizon the rates stay at their final values."""
@@ -141,7 +183,7 @@ class Trainer:
         loss.backward()
         self._losses.send((ctx.step + 1, view.camera.name), loss)
         for (step, name), known in self._losses.received():
-            self.loss = known
+            self.loss, self.loss_view = known, name
             if not math.isfinite(known):
                 guard.report(fields, step, ctx.step + 1, f"the loss of view {name!r} is {known}")
         if ctx.output is not drawn:

@@ -23,7 +23,7 @@ from splat.core import DataError, DeviceError, Interrupted, UsageError
 from splat.data.sample import write_sample
 from splat.link import Commands, Slot
 from splat.strategies import registry
-from splat.training import checkpoint, guard, run
+from splat.training import checkpoint, guard, live, run
 from splat.training.config import TrainConfig
 from splat.training.run import RunResult
 from splat.training.runfolder import RunFolder
@@ -302,7 +302,7 @@ def test_resuming_with_another_dataset_or_settings_is_refused(
 def test_snapshots_are_published_only_while_wanted(
     train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(run, "PUBLISH_SECONDS", 0.0)
+    monkeypatch.setattr(live, "PUBLISH_SECONDS", 0.0)
     slot: Any = Slot()
     steps = []
 

@@ -1,0 +1,186 @@
+"""A run as a viewer sees it: what `link.Session` holds of a training."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+import splat
+from splat import link
+from splat.core import Gaussians
+from splat.core.world import place
+from splat.data import Dataset
+from splat.raster import RenderOptions, render
+from splat.training.evaluate import photograph
+from splat.training.losses import psnr
+from splat.training.report import Reporter
+from splat.training.runfolder import RunFolder
+from splat.training.session import Session
+
+PUBLISH_SECONDS = 0.05  # between two snapshots, at least
+_RATE_SECONDS = 1.0
+_HISTORY_STEPS = 10
+
+Colour = tuple[float, float, float]
+
+
+class Live:
+    """Publishes a run while somebody watches; without a watcher it costs a comparison a step.
+
+    Attributes:
+        state: whether the run is under way.
+    """
+
+    def __init__(
+        self,
+        session: Session,
+        folder: RunFolder,
+        reporter: Reporter,
+        slot: link.Slot[link.Snapshot] | None = None,
+    ) -> None:
+        self.trainer = session.trainer
+        self.state: Literal["training", "finished"] = "training"
+        self._session = session
+        self._folder = folder
+        self._reporter = reporter
+        self._slot = slot or link.Slot()
+        self._history = link.History()
+        self._views: dict[str, link.View] = {}
+        self._published: tuple[int, int] | None = None
+        self._published_at = -math.inf
+        self._psnr = math.nan
+        self._rate = 0.0
+        self._counted = (time.monotonic(), self.trainer.ctx.step)
+        self._began = time.monotonic()
+
+    def open(self) -> link.Session:
+        """What a watcher is handed."""
+        session, dataset = self._session, self._session.dataset
+        shown = views(dataset, session.background)
+        self._views = {view.name: view for view in shown}
+        return link.Session(
+            name=dataset.scene.name,
+            slot=self._slot,
+            commands=self.trainer.commands,
+            progress=self.progress,
+            history=self._history,
+            views=shown,
+            points=None if dataset.points is None else dataset.points.xyz.float(),
+            background=session.background,
+            evaluate=evaluator(dataset, session.background),
+            export=exporter(dataset.offset),
+            folder=self._folder.path,
+            log=self._reporter.log,
+        )
+
+    def after_step(self, score: float) -> None:
+        """Enter the step just done; `score` is the running PSNR of the training views."""
+        trainer, step = self.trainer, self.trainer.ctx.step
+        view = self._views.get(trainer.loss_view)
+        if view is not None:
+            view.loss = trainer.loss
+        self._psnr = score
+        if step % _HISTORY_STEPS == 0:
+            self._history.add(step, trainer.loss, score, len(trainer.ctx.gaussians))
+        self.publish()
+
+    def publish(self) -> None:
+        """Publish the scene if somebody asked for it and it is not the one that they have."""
+        if not self._slot.wanted:
+            return
+        trainer, now = self.trainer, time.monotonic()
+        stamp = (trainer.ctx.step, trainer.revision)
+        if stamp == self._published or now - self._published_at < PUBLISH_SECONDS:
+            return
+        self._slot.wanted = False
+        scene = replace(trainer.baked(), extras={}).clone()
+        degree = trainer.sh_degree
+        seconds = time.monotonic() - now
+        self._slot.publish(
+            link.Snapshot(stamp[0], trainer.end, scene, degree, trainer.loss, seconds, stamp[1])
+        )
+        self._published, self._published_at = stamp, now
+
+    def progress(self) -> link.Progress:
+        """Where the run is. Called from other threads: it reads numbers, and nothing that is being written."""
+        trainer = self.trainer
+        now, step = time.monotonic(), trainer.ctx.step
+        since, counted = self._counted
+        if now - since >= _RATE_SECONDS:
+            latest = (step - counted) / (now - since)
+            self._rate = latest if self._rate == 0 else 0.5 * (self._rate + latest)
+            self._counted = (now, step)
+        paused = trainer.paused and self.state == "training"
+        return link.Progress(
+            step=step,
+            end=trainer.end,
+            loss=trainer.loss,
+            psnr=self._psnr,
+            count=len(trainer.ctx.gaussians),
+            rate=0.0 if paused else self._rate,
+            seconds=now - self._began,
+            state="paused" if paused else self.state,
+        )
+
+
+def views(
+    dataset: Dataset, background: Colour, moved: Callable[[Any], Any] = lambda camera: camera
+) -> list[link.View]:
+    """The photographs of a dataset; `moved` puts their cameras into the coordinates of the scene."""
+    held_out = set(dataset.test)
+    return [
+        link.View(
+            dataset.scene.frames[index].name,
+            moved(dataset.camera(index)),
+            lambda index=index: photograph(dataset, index, background)[0],  # type: ignore[misc]
+            index in held_out,
+        )
+        for index in sorted({*dataset.train, *dataset.test})
+    ]
+
+
+def evaluator(
+    dataset: Dataset, background: Colour, moved: Callable[[Any], Any] = lambda camera: camera
+) -> Callable[[Gaussians, Callable[[], bool]], float | None]:
+    """Scores Gaussians on the held-out photographs, or on all where none is held out: `link.Session.evaluate`."""
+    chosen: Sequence[int] = dataset.test or dataset.train
+
+    @torch.no_grad()
+    def evaluate(gaussians: Gaussians, go_on: Callable[[], bool]) -> float | None:
+        behind = torch.tensor(background, device=gaussians.device)
+        scores = []
+        for index in chosen:
+            if not go_on():
+                return None
+            target, mask = photograph(dataset, index, background)
+            image = render(gaussians, moved(dataset.camera(index)), RenderOptions(background=behind)).image
+            truth = target.float() / 255
+            scores.append(min(float(psnr(image.cpu().clamp(0, 1), truth, mask)), 100.0))
+        return sum(scores) / len(scores)
+
+    return evaluate
+
+
+def exporter(
+    offset: Tensor, metadata: dict[str, Any] | None = None
+) -> Callable[[Gaussians, Path], list[str]]:
+    """Writes Gaussians to a file in the frame of the dataset: `link.Session.export`."""
+
+    def export(gaussians: Gaussians, path: Path) -> list[str]:
+        from splat import codecs
+
+        placement = place(replace(gaussians.detach().to("cpu"), extras={}), offset)
+        said: dict[str, Any] = {"generator": f"splat {splat.__version__}", **(metadata or {})}
+        if placement.offset is not None:
+            said["offset"] = placement.offset.tolist()
+        notes = [placement.note] if placement.note else []
+        return notes + codecs.encode(placement.gaussians, path, said)
+
+    return export

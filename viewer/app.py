@@ -1,0 +1,166 @@
+"""The application: scenes, visitors, and the thread that keeps their pages up to date."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import threading
+import traceback
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from splat.core import DeviceError
+from splat.link import Progress, Session, Snapshot
+from splat.viewer.budget import Budget
+from splat.viewer.client import Client
+from splat.viewer.panel import State
+from splat.viewer.serving import Address
+
+TICK_SECONDS = 0.25
+
+
+class Source:
+    """A session as the viewer follows it: its newest snapshot.
+
+    Attributes:
+        version: counts snapshots, 0 before the first.
+        places: [V, 3] where the photographs were taken.
+    """
+
+    def __init__(self, session: Session, budget: Budget) -> None:
+        self.session = session
+        self.version = 0
+        self.snapshot: Snapshot | None = None
+        self._budget = budget
+        self._lock = threading.Lock()
+        positions = [view.camera.position.float().cpu() for view in session.views]
+        self.places: Tensor = torch.stack(positions) if positions else torch.zeros(0, 3)
+
+    def poll(self) -> bool:
+        """Take the newest snapshot; whether it is a new one."""
+        with self._lock:
+            version, snapshot = self.session.slot.latest(timeout=0)
+            if version == self.version:
+                return False
+            assert snapshot is not None
+            self.version, self.snapshot = version, snapshot
+        self._budget.spend(snapshot.seconds)
+        return True
+
+    def request(self) -> None:
+        """Have the trainer make another snapshot, if the scene has changed."""
+        self.session.slot.wanted = True
+
+    def progress(self) -> Progress | None:
+        return self.session.progress() if self.session.progress is not None else None
+
+
+class Viewer:
+    """Serves sessions to browsers, from the construction on until `stop`.
+
+    Nothing here runs on the thread that trains, and nothing that fails here reaches it.
+
+    Attributes:
+        viser: the module, imported when the first viewer starts.
+        server: viser's.
+        sources: the scenes.
+        budget: what all visitors together may take from training.
+        clients: the visitors, by viser's number.
+    """
+
+    def __init__(
+        self,
+        sessions: Sequence[Session],
+        address: Address | None = None,
+        share: float = 0.1,
+        log: Callable[[str], None] | None = None,
+    ) -> None:
+        """
+        Args:
+            share: of the machine's time for the viewer while something trains.
+            log: writes a line for the user; by default the first session's.
+
+        Raises:
+            UsageError: viser is not installed.
+            DeviceError: no port is free, or the host is not one of this machine.
+        """
+        from splat.viewer.serving import import_viser, serve
+
+        self.viser = import_viser()
+        self.budget = Budget(share)
+        self.sources = [Source(session, self.budget) for session in sessions]
+        self.clients: dict[int, Client] = {}
+        self._log = log or sessions[0].log
+        self._stopped = threading.Event()
+        # Handles of browsers that have just left are written to now and then; that is no news to anybody.
+        warnings.filterwarnings("ignore", message=r"Queued a .* on a closed connection")
+        self.address = address or Address()
+        self.server, self.port = serve(self.viser, self.address, sessions[0].name)
+        self.server.gui.configure_theme(show_logo=False, show_share_button=False, dark_mode=True)
+        self.server.on_client_connect(self._connected)
+        self.server.on_client_disconnect(self._disconnected)
+        self._ticker = threading.Thread(target=self._tick, daemon=True, name="viewer-ticker")
+        self._ticker.start()
+
+    def log(self, line: str, error: BaseException | None = None) -> None:
+        """A line for the user; with the traceback of an error that is a defect of ours."""
+        with contextlib.suppress(Exception):  # a log that is closed by now, or a full disk
+            self._log(line)
+            if error is not None and not isinstance(error, (OSError, DeviceError)):
+                where = traceback.extract_tb(error.__traceback__)[-1:]
+                for frame in where:
+                    self._log(f"viewer:   at {frame.filename}:{frame.lineno} in {frame.name}")
+
+    def stop(self) -> None:
+        """Disconnect everybody and give the port back."""
+        if self._stopped.is_set():
+            return
+        self._stopped.set()
+        for client in list(self.clients.values()):
+            client.close()
+        with contextlib.redirect_stdout(io.StringIO()):
+            self.server.stop()
+
+    def waiting(self, handle: Any) -> bool:
+        """Whether a picture waits for a browser that does not keep up; viser has no public word for it."""
+        try:
+            return len(handle._websock_connection.get_message_buffer().message_from_id) > 64
+        except AttributeError:
+            return False
+
+    def _connected(self, handle: Any) -> None:
+        client = Client(self, handle)
+        self.clients[client.number] = client
+        for source in self.sources:
+            source.poll()
+            source.request()
+        client.guard(client.start)()
+
+    def _disconnected(self, handle: Any) -> None:
+        client = self.clients.pop(int(handle.client_id), None)
+        if client is not None:
+            client.close()
+        if not self.clients:
+            for source in self.sources:
+                source.session.slot.wanted = False
+
+    def _tick(self) -> None:
+        while not self._stopped.wait(TICK_SECONDS):
+            try:
+                self._update()
+            except Exception as error:
+                self.log(f"viewer: {type(error).__name__}: {error}", error)
+
+    def _update(self) -> None:
+        training = False
+        for source in self.sources:
+            progress = source.progress()
+            training |= progress is not None and progress.state == "training"
+        self.budget.unlimited = not training
+        for client in list(self.clients.values()):
+            source = client.source
+            client.update(State(source.session, source.snapshot, source.version, source.progress()))

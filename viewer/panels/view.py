@@ -1,0 +1,76 @@
+"""How the scene is drawn, and from where."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from splat.viewer.cameras import first_view, up_direction
+from splat.viewer.modes import MODES
+from splat.viewer.panel import Panel, State
+
+if TYPE_CHECKING:
+    from splat.viewer.client import Client
+
+HERE, BROWSER = "on the server", "in the browser"
+
+
+class ViewPanel(Panel):
+    title = "View"
+    icon = "EYE"
+
+    def build(self, gui: Any, client: Client) -> None:
+        self._client = client
+        painter, look = client.painter, client.painter.look
+        if len(client.viewer.sources) > 1:
+            names = [f"{i + 1} {source.session.name}" for i, source in enumerate(client.viewer.sources)]
+            scene = gui.add_dropdown(
+                "Scene", names, initial_value=names[client.viewer.sources.index(client.source)]
+            )
+            scene.on_update(client.guard(lambda event: client.show(names.index(scene.value))))
+            beside = gui.add_checkbox("Side by side", initial_value=look.beside)
+            beside.on_update(client.guard(lambda event: painter.set(beside=beside.value)))
+        drawn = gui.add_dropdown(
+            "Drawn", [HERE, BROWSER], initial_value=HERE if look.drawn == "server" else BROWSER
+        )
+        mode = gui.add_dropdown("Show", list(MODES), initial_value=look.mode)
+        height = gui.add_slider("Tallest picture", 180, 2160, 60, initial_value=look.height)
+        cap = gui.add_slider("Splats at most", 10_000, 2_000_000, 10_000, initial_value=look.cap)
+
+        @drawn.on_update
+        @client.guard
+        def _(event: Any) -> None:
+            here = drawn.value == HERE
+            mode.visible = height.visible = here
+            cap.visible = not here
+            painter.set(drawn="server" if here else "browser")
+
+        cap.visible = look.drawn == "browser"
+        mode.on_update(client.guard(lambda event: painter.set(mode=mode.value)))
+        height.on_update(client.guard(lambda event: painter.set(height=int(height.value))))
+        cap.on_update(client.guard(lambda event: painter.set(cap=int(cap.value))))
+        flip = gui.add_button("Turn upside down")
+        flip.on_click(client.guard(lambda event: client.turn_up(-client.up)))
+        home = gui.add_button("Back to the start")
+        home.on_click(client.guard(lambda event: self._home()))
+        self._note = gui.add_markdown("")
+        self._said = ""
+
+    def update(self, state: State) -> None:
+        last = self._client.painter.last
+        if state.snapshot is None:
+            note = "waiting for the first snapshot"
+        elif "size" in last:
+            note = f"{last['size'][0]} x {last['size'][1]}, {1000 * last['seconds']:.0f} ms"
+        elif last:
+            note = f"{last['splats']:,} splats in the browser"
+        else:
+            note = ""
+        if note != self._said:
+            self._note.content = self._said = note
+
+    def _home(self) -> None:
+        client = self._client
+        cameras = [view.camera for view in client.session.views]
+        snapshot = client.source.snapshot
+        client.turn_up(up_direction(cameras))
+        client.fly_to(first_view(cameras, snapshot.gaussians if snapshot else None, client.up))

@@ -1,0 +1,78 @@
+"""Where the viewer is served: the address, the port, what is said of them."""
+
+from __future__ import annotations
+
+import contextlib
+import getpass
+import io
+import socket
+from dataclasses import dataclass
+from typing import Any
+
+from splat.core import DeviceError, UsageError
+
+_PORTS = 50  # tried from the first one on
+
+
+@dataclass(frozen=True)
+class Address:
+    """Where to serve. A port that is taken makes way for the next free one."""
+
+    host: str = "127.0.0.1"
+    port: int = 8080
+
+
+def import_viser() -> Any:
+    """The module viser; UsageError where it is not installed."""
+    try:
+        import viser
+        import viser.uplot
+    except ImportError as error:
+        raise UsageError(f"the viewer needs viser ({error}): pip install viser") from error
+    return viser
+
+
+def free_port(address: Address) -> int:
+    """The first port from `address.port` on that can be listened on; DeviceError where there is none."""
+    reason = ""
+    for port in range(address.port, min(address.port + _PORTS, 65536)):
+        family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
+        with socket.socket(family) as trial:
+            trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                trial.bind((address.host, port))
+                return port
+            except OSError as error:
+                reason = error.strerror or str(error)
+    raise DeviceError(
+        f"{address.host}:{address.port}: the viewer cannot listen there ({reason}); choose another "
+        "--viewer-host or --viewer-port"
+    )
+
+
+def serve(viser: Any, address: Address, label: str) -> tuple[Any, int]:
+    """viser's server on the first free port, and the port; viser itself says nothing on the terminal."""
+    port = free_port(address)
+    with contextlib.redirect_stdout(io.StringIO()):
+        server = viser.ViserServer(host=address.host, port=port, label=label, verbose=False)
+    return server, server.get_port()
+
+
+def announcement(address: Address, port: int) -> list[str]:
+    """What the user is told: the address, how to come from afar, who else can."""
+    everywhere = address.host in ("0.0.0.0", "::", "")
+    name = "localhost" if everywhere else address.host
+    lines = [f"viewer: http://{name}:{port}"]
+    if port != address.port:
+        lines.append(f"viewer: port {address.port} is taken, so it is {port}")
+    if everywhere:
+        lines.append(
+            f"viewer: warning: --viewer-host {address.host} lets anyone who can reach this machine watch and "
+            "steer, and write files where the viewer writes them"
+        )
+    else:
+        lines.append(
+            f"viewer: from another machine: ssh -L {port}:{address.host}:{port} "
+            f"{getpass.getuser()}@{socket.gethostname()}, then open http://localhost:{port}"
+        )
+    return lines
