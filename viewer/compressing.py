@@ -1,0 +1,137 @@
+"""What a smaller scene would cost: pruning by a score, fewer harmonics, a codec's bytes and loss."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from splat import codecs
+from splat.codecs import search
+from splat.core import Camera, Gaussians
+from splat.raster import RenderOptions, RenderOutput, render
+from splat.viewer.jobs import CalledOff
+
+VIEWS = 24  # that a score is gathered from, at most
+PIXELS = 320 * 240  # of each
+
+GoOn = Callable[[], bool]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How to make a scene smaller.
+
+    Attributes:
+        share: of the Gaussians that is left out, 0 to below 1; `method` (of codecs.search) says which.
+        sh_degree: highest degree of the harmonics that is kept.
+        extension: the format, by the end of a file's name.
+        options: write options of the format, by name.
+    """
+
+    share: float
+    method: str
+    sh_degree: int
+    extension: str
+    options: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a plan.
+
+    Attributes:
+        gaussians: what is read back from the file.
+        dropped: [N] bool, the Gaussians of the scene that were left out.
+        bytes: of the file.
+        psnr, before: dB on the held-out views of the outcome and of the scene as it was; None where there are
+            no photographs.
+        notes: what the format does not hold.
+    """
+
+    gaussians: Gaussians
+    dropped: Tensor
+    bytes: int
+    psnr: float | None
+    before: float | None
+    notes: list[str]
+
+
+def ranked(
+    gaussians: Gaussians, method: str, cameras: Sequence[Camera], go_on: GoOn = lambda: True
+) -> Tensor:
+    """[N] int64 Gaussians from the most to the least wanted, by small pictures of views spread over `cameras`.
+
+    Raises:
+        CalledOff: `go_on` said no.
+        UsageError: the method needs cameras, and there are none.
+    """
+    count = min(VIEWS, len(cameras))
+    chosen = [_small(cameras[i * len(cameras) // count]) for i in range(count)]
+
+    def draw(scene: Gaussians, camera: Camera, needs: frozenset[str]) -> RenderOutput:
+        if not go_on():
+            raise CalledOff
+        with torch.no_grad():
+            return render(scene, camera.to(scene.device), RenderOptions(needs=needs))
+
+    return search.ranking(method, gaussians, search.Viewpoints(chosen, draw))
+
+
+def dropped(order: Tensor, share: float) -> Tensor:
+    """[N] bool: the `share` of the Gaussians that `order` ([N], of `ranked`) wants least; one always stays."""
+    count = len(order)
+    found = torch.zeros(count, dtype=torch.bool)
+    found[order[max(1, count - int(share * count)) :]] = True
+    return found
+
+
+def through_codec(
+    gaussians: Gaussians, extension: str, options: Mapping[str, Any]
+) -> tuple[Gaussians, int, list[str]]:
+    """(what is read back, bytes, notes) of the scene written in a format; nothing stays on the disk."""
+    with tempfile.TemporaryDirectory(prefix="splat-compress-") as folder:
+        path = Path(folder) / f"scene{extension}"
+        notes = codecs.encode(replace(gaussians, extras={}).to("cpu"), path, options=options)
+        size = sum(file.stat().st_size for file in Path(folder).rglob("*") if file.is_file())
+        return codecs.decode(path)[0].to(gaussians.device), size, notes
+
+
+def carry_out(
+    gaussians: Gaussians,
+    order: Tensor,
+    plan: Plan,
+    evaluate: Callable[[Gaussians, GoOn], float | None] | None,
+    before: float | None,
+    go_on: GoOn = lambda: True,
+) -> Outcome:
+    """Does what the plan says and scores it.
+
+    Args:
+        order: [N] of `ranked` by the plan's method.
+        before: the score of the scene as it is, where it is known.
+
+    Raises:
+        CalledOff: `go_on` said no.
+        SplatError: the format cannot hold the scene.
+    """
+    out = dropped(order, plan.share)
+    smaller = search.lower_degree(gaussians.select(~out.to(gaussians.device)), plan.sh_degree)
+    back, size, notes = through_codec(smaller, plan.extension, plan.options)
+    psnr = None
+    if evaluate is not None:
+        before = evaluate(gaussians, go_on) if before is None else before
+        psnr = evaluate(back, go_on)
+        if before is None or psnr is None:
+            raise CalledOff
+    return Outcome(back, out, size, psnr, before, notes)
+
+
+def _small(camera: Camera) -> Camera:
+    shrink = max(1.0, (camera.width * camera.height / PIXELS) ** 0.5)
+    return camera.resized(max(1, round(camera.width / shrink)), max(1, round(camera.height / shrink)))
