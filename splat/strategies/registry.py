@@ -14,11 +14,12 @@ from typing import Any
 from splat.core import UsageError
 from splat.strategies.default import Default
 from splat.strategies.mcmc import Mcmc
+from splat.strategies.spectral import Spectral
 from splat.training import schema
 from splat.training.strategy import Strategy
 
 GROUP = "splat.strategies"
-BUILT_IN: tuple[type[Strategy], ...] = (Default, Mcmc)
+BUILT_IN: tuple[type[Strategy], ...] = (Default, Mcmc, Spectral)
 
 
 def available() -> dict[str, type[Strategy]]:

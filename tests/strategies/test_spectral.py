@@ -1,0 +1,141 @@
+"""Which Gaussians stay, and pruning within a run."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from splat.core import Gaussians, UsageError
+from splat.data.sample import write_sample
+from splat.strategies import registry
+from splat.strategies.spectral import METHODS, SpectralConfig, chosen
+from splat.strategies.spectral.selection import both_ends
+from splat.training.config import load_preset
+from splat.training.session import Session, assemble, open_dataset
+
+SCORES = torch.tensor([5.0, 1.0, 9.0, 3.0, 7.0, 2.0, 8.0, 4.0])
+
+
+def scene(count: int = 60) -> Gaussians:
+    r = torch.Generator().manual_seed(0)
+    return Gaussians(
+        means=torch.randn(count, 3, generator=r),
+        quats=torch.randn(count, 4, generator=r),
+        log_scales=torch.randn(count, 3, generator=r),
+        logit_opacities=torch.randn(count, generator=r),
+        sh=torch.randn(count, 4, 3, generator=r),
+    )
+
+
+@pytest.mark.parametrize(
+    ("gamma", "count", "kept"),
+    [(0.5, 4, {2, 6, 1, 5}), (1.0, 3, {2, 6, 4}), (0.0, 2, {1, 5}), (0.5, 8, set(range(8)))],
+)
+def test_both_ends(gamma: float, count: int, kept: set[int]):
+    assert set(both_ends(SCORES, count, gamma).nonzero()[:, 0].tolist()) == kept
+
+
+def test_drawing_follows_the_scores():
+    """Of two items one is drawn with the chance w0 / (w0 + w1); 4,000 draws stay within 5 standard deviations."""
+    generator = torch.Generator().manual_seed(0)
+    draws = sum(int(both_ends(torch.tensor([3.0, 1.0]), 1, 1.0, generator)[0]) for _ in range(4000))
+    assert abs(draws / 4000 - 0.75) < 5 * (0.75 * 0.25 / 4000) ** 0.5
+    draws = sum(int(both_ends(torch.tensor([3.0, 1.0]), 1, 0.0, generator)[0]) for _ in range(4000))
+    assert abs(draws / 4000 - 0.25) < 5 * (0.75 * 0.25 / 4000) ** 0.5
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_each_method_keeps_as_many_as_asked(method):
+    g = scene()
+    contribution = torch.arange(60.0)
+    keep = chosen(g, 20, method, contribution=contribution, generator=torch.Generator().manual_seed(1))
+    assert keep.sum() == 20
+    if method == "opacity":
+        assert g.logit_opacities[keep].min() > g.logit_opacities[~keep].max()
+    if method == "contribution":
+        assert keep[40:].all()
+
+
+def test_signals_can_differ():
+    g = scene()
+    of = {
+        signals: chosen(g, 20, "spectral", signals=signals)
+        for signals in (("position",), ("colour",), ("position", "opacity"))
+    }
+    assert not torch.equal(of["position",], of["colour",])
+    assert not torch.equal(of["position",], of["position", "opacity"])
+
+
+def test_wrong_options():
+    for wrong in (
+        {"keep": 0.0},
+        {"gamma": 2.0},
+        {"method": "x"},
+        {"start": 0.9},
+        {"times": 3},
+        {"signals": ()},
+    ):
+        with pytest.raises(UsageError, match="spectral:"):
+            SpectralConfig(**wrong)
+    with pytest.raises(UsageError, match="needs views"):
+        chosen(scene(), 5, "contribution")
+    with pytest.raises(UsageError, match="choose from spectral"):
+        chosen(scene(), 5, "luck")  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("spectral") / "sample"
+    return write_sample(folder, views=6, width=48, height=36, points=200, samples=1, truth=False)
+
+
+def start(data: Path, state=None, dense: str = "mcmc", **options) -> Session:
+    config = replace(
+        load_preset("cpu"), strategies=(dense, "spectral"), steps=40, device="cpu", max_gaussians=400
+    )
+    dense_options = {"refine_start": 2, "refine_every": 3} if dense == "mcmc" else {}
+    strategies = registry.build(config.strategies, {dense: dense_options, "spectral": options})
+    return assemble(config, open_dataset(data, config), strategies, state=state)
+
+
+@pytest.mark.parametrize("dense", ["mcmc", "default"])
+@pytest.mark.parametrize("method", METHODS)
+def test_a_run_prunes_once_and_is_not_filled_again(data: Path, method, dense: str):
+    trainer = start(data, dense=dense, keep=0.3, start=0.5, method=method, window=10).trainer
+    while trainer.ctx.step < 19:
+        trainer.step()
+    before = len(trainer.ctx.gaussians)
+    trainer.step()
+    left = len(trainer.ctx.gaussians)
+    # The density control may have changed the number in the same step, before the pruning.
+    assert abs(left - round(0.3 * before)) <= 0.3 * 0.1 * before + 1
+    while trainer.ctx.step < 36:
+        trainer.step()
+    assert len(trainer.ctx.gaussians) <= left
+
+
+def test_several_prunings_leave_the_share_asked_for(data: Path):
+    session = start(data, dense="default", keep=0.25, start=0.25, stop=0.75, times=3)
+    first = len(session.trainer.ctx.gaussians)
+    session.trainer.end = 40
+    session.trainer.run()
+    assert session.trainer.strategies[1].steps(40) == [10, 20, 30]
+    assert len(session.trainer.ctx.gaussians) == pytest.approx(0.25 * first, abs=3)
+
+
+def test_a_resumed_run_goes_on_as_if_it_had_not_stopped(data: Path):
+    whole = start(data, keep=0.5, sampled=True).trainer
+    whole.end = 34
+    whole.run()
+
+    first = start(data, keep=0.5, sampled=True)
+    first.trainer.end = 26  # after the pruning: the cap must come back as well
+    first.trainer.run()
+    second = start(data, state=first.state_dict(), keep=0.5, sampled=True).trainer
+    second.end = 34
+    second.run()
+    assert torch.equal(second.ctx.gaussians.means, whole.ctx.gaussians.means)
+    assert second.ctx.cap == whole.ctx.cap
