@@ -22,6 +22,8 @@ class InitConfig:
 
     source: Literal["auto", "points", "random"] = "auto"
     """Structure-from-motion points, random points, or points where the dataset has any."""
+    scene: str | None = None
+    """A scene file to go on from, in the dataset's frame, instead; --sh-interval 1 uses all its harmonics at once."""
     count: int = 100_000
     """Number of random points; they fill the volume of the cameras, or the cube that the format promises."""
     opacity: float = 0.1

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from splat.core import DataError, Gaussians
+from splat import codecs
+from splat.core import DataError, Gaussians, UsageError
 from splat.core.sh import C0, coefficients
 from splat.data import Dataset, random_points
 from splat.training.config import TrainConfig
@@ -21,8 +23,11 @@ def initialise(config: TrainConfig, dataset: Dataset, cap: int, generator: torch
     neighbours times `init.scale` (Kerbl et al. 2023, section 5; factor: Kheradmand et al. 2024).
 
     Raises:
-        DataError: points were asked for and the dataset has none.
+        DataError: points were asked for and the dataset has none, or `init.scene` cannot be read.
+        UsageError: `init.scene` has more Gaussians than `cap`.
     """
+    if config.init.scene is not None:
+        return _from_scene(config, dataset, cap)
     init, points = config.init, dataset.points
     has_points = points is not None and len(points) > 0
     if init.source == "points" and not has_points:
@@ -48,6 +53,28 @@ def initialise(config: TrainConfig, dataset: Dataset, cap: int, generator: torch
         log_scales=scales.clamp_max(dataset.extent).log()[:, None].repeat(1, 3),
         logit_opacities=torch.full((n,), math.log(init.opacity / (1 - init.opacity))),
         sh=sh,
+        antialiased=config.antialiased,
+    )
+
+
+def _from_scene(config: TrainConfig, dataset: Dataset, cap: int) -> Gaussians:
+    """The scene of a file, in the dataset's recentred coordinates and with the run's number of harmonics."""
+    assert config.init.scene is not None
+    scene, metadata = codecs.decode(config.init.scene)
+    if len(scene) > cap:
+        raise UsageError(
+            f"{config.init.scene}: has {len(scene):,} Gaussians, more than the cap of {cap:,}; "
+            f"raise --max-gaussians, or prune it first"
+        )
+    shift = torch.tensor(metadata.get("offset") or (0.0, 0.0, 0.0), dtype=torch.float64) - dataset.offset
+    known = min(scene.sh.shape[1], coefficients(config.sh_degree))
+    sh = torch.zeros(len(scene), coefficients(config.sh_degree), 3)
+    sh[:, :known] = scene.sh[:, :known]
+    return replace(
+        scene,
+        means=(scene.means.double() + shift).float(),
+        sh=sh,
+        extras={},
         antialiased=config.antialiased,
     )
 

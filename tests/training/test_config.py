@@ -41,7 +41,9 @@ def test_an_unknown_preset_names_the_nearest() -> None:
 
 @pytest.mark.parametrize("name", ["default", "mcmc", "fast", "cpu"])
 def test_yaml_reads_back_equal(name: str, tmp_path: Path) -> None:
-    config = replace(load_preset(name), options={"mcmc": {"growth": 1.1}}, max_gaussians=7, eval_steps=(3,))
+    preset = load_preset(name)
+    options = {"mcmc": {**preset.options.get("mcmc", {}), "growth": 1.2}}
+    config = replace(preset, options=options, max_gaussians=7, eval_steps=(3,))
     assert load_file(written(tmp_path, to_yaml(config))) == config
 
 

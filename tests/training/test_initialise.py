@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 import torch
 
-from splat.core import DataError
+from splat import codecs
+from splat.core import DataError, UsageError
 from splat.core.sh import C0
 from splat.data import Points
 from splat.training.config import InitConfig, TrainConfig
@@ -69,3 +70,27 @@ def test_random_points_where_there_are_none_or_on_demand(dataset: Any) -> None:
     dataset.points = None
     with pytest.raises(DataError, match=r"toy: has no points.*--init\.source random"):
         initialise(replace(config, init=InitConfig(source="points")), dataset, 1000, generator())
+
+
+def test_a_scene_file_is_taken_as_it_is(dataset: Any, truth: Any, tmp_path: Any) -> None:
+    place = tmp_path / "scene.ply"
+    codecs.encode(truth, place, {"offset": [10.0, 0.0, 0.0]})
+    dataset.offset = torch.tensor([7.0, 1.0, 0.0], dtype=torch.float64)
+    config = TrainConfig(init=InitConfig(scene=str(place)), sh_degree=2, antialiased=True)
+    g = initialise(config, dataset, 100, generator())
+    torch.testing.assert_close(g.means, truth.means + torch.tensor([3.0, -1.0, 0.0]))
+    assert torch.equal(g.logit_opacities, truth.logit_opacities)
+    assert torch.equal(g.sh[:, :4], truth.sh)  # of degree 1
+    assert (g.sh[:, 4:] == 0).all()
+    assert g.sh.shape == (30, 9, 3)
+    assert g.antialiased
+
+
+def test_a_scene_file_must_exist_and_fit(dataset: Any, truth: Any, tmp_path: Any) -> None:
+    place = tmp_path / "scene.ply"
+    config = TrainConfig(init=InitConfig(scene=str(place)))
+    with pytest.raises(DataError, match=r"scene\.ply: no such file"):
+        initialise(config, dataset, 100, generator())
+    codecs.encode(truth, place)
+    with pytest.raises(UsageError, match="30 Gaussians, more than the cap of 29; raise --max-gaussians"):
+        initialise(config, dataset, 29, generator())
