@@ -12,6 +12,7 @@ from importlib import metadata
 from typing import Any
 
 from splat.core import UsageError
+from splat.strategies.compensation import Compensation
 from splat.strategies.default import Default
 from splat.strategies.mcmc import Mcmc
 from splat.strategies.spectral import Spectral
@@ -19,7 +20,7 @@ from splat.training import schema
 from splat.training.strategy import Strategy
 
 GROUP = "splat.strategies"
-BUILT_IN: tuple[type[Strategy], ...] = (Default, Mcmc, Spectral)
+BUILT_IN: tuple[type[Strategy], ...] = (Default, Mcmc, Spectral, Compensation)
 
 
 def available() -> dict[str, type[Strategy]]:

@@ -48,6 +48,10 @@ class Strategy:
         """What is rendered, from what is stored. Obeys ctx.training; export bakes it."""
         return gaussians
 
+    def features(self, gaussians: Gaussians, ctx: Context) -> Tensor | None:
+        """[N, F] further channels to blend into `output.features` for a head, from what is drawn; one strategy may."""
+        return None
+
     def after_render(self, output: RenderOutput, ctx: Context) -> RenderOutput:
         """Image-space heads."""
         return output

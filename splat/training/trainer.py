@@ -157,7 +157,7 @@ class Trainer:
         with torch.set_grad_enabled(not self._straight):
             shown = self._transformed(stored)
         requests = [request for s in self.strategies for request in s.renders(ctx)]
-        options = RenderOptions(background=view.background, sh_degree=self.sh_degree, needs=self._needs)
+        options = self._options(shown, view.background)
         if self._deferred is not None and self._straight and not requests:
             options.deferred = self._deferred()
             for name in PARAMETERS:
@@ -219,7 +219,7 @@ class Trainer:
         kept = ctx.output, ctx.camera
         ctx.training, ctx.camera = False, camera
         try:
-            options = RenderOptions(background=background, sh_degree=self.sh_degree, needs=self._needs)
+            options = self._options(baked, background)
             return self._finished(self.backend.render(baked, camera, options)).image
         finally:
             ctx.training, (ctx.output, ctx.camera) = True, kept
@@ -275,6 +275,14 @@ class Trainer:
         for strategy in self.strategies:
             gaussians = strategy.transform(gaussians, self.ctx)
         return gaussians
+
+    def _options(self, shown: Gaussians, background: Tensor) -> RenderOptions:
+        found = {s.name: s.features(shown, self.ctx) for s in self.strategies}
+        found = {name: features for name, features in found.items() if features is not None}
+        if len(found) > 1:
+            raise UsageError(f"one strategy of a run can blend features; {' and '.join(found)} both do")
+        features = next(iter(found.values()), None)
+        return RenderOptions(background, self.sh_degree, features, self._needs)
 
     def _finished(self, output: RenderOutput) -> RenderOutput:
         for strategy in self.strategies:

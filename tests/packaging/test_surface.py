@@ -29,6 +29,7 @@ HOOKS = {
     "setup": ["ctx"],
     "renders": ["ctx"],
     "transform": ["gaussians", "ctx"],
+    "features": ["gaussians", "ctx"],
     "after_render": ["output", "ctx"],
     "losses": ["ctx"],
     "penalties": ["ctx"],
