@@ -9,11 +9,12 @@ from __future__ import annotations
 import math
 import queue
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, Literal, Protocol, TypeVar
 
+import torch
 from torch import Tensor
 
 from splat.core import Camera, Gaussians
@@ -22,12 +23,34 @@ T = TypeVar("T")
 Number = float | int | bool | str
 
 
+class Rows:
+    """Where the rows of a snapshot are in the scene now: a strategy moves, copies and removes them meanwhile.
+
+    Kept up to date, and read, by the thread that edits the scene; everybody else only holds it.
+    """
+
+    def __init__(self, count: int) -> None:
+        self._source = torch.arange(count)
+
+    def edited(self, source: Tensor, fresh: Tensor) -> None:
+        """Row i of now was row source[i] ([N] int64) of before; `fresh` ([M] int64) rows of now are new ones."""
+        self._source = self._source[source.cpu()]
+        self._source[fresh.cpu()] = -1
+
+    def now(self, chosen: Tensor) -> Tensor:
+        """[N] bool rows of now, on the CPU, of `chosen` ([count] bool) rows of the snapshot."""
+        found = chosen.cpu()[self._source.clamp_min(0)]
+        return found & (self._source >= 0)
+
+
 @dataclass(frozen=True)
 class Snapshot:
     """A scene as it is drawn at `step` of `end`; the tensors are the reader's own, and nobody writes to them.
 
     `sh_degree` is the highest degree of the harmonics that is trained so far; `seconds` is how long the
     trainer was held up to make the snapshot; `revision` counts what was done to the scene besides training.
+    `rows` follows the snapshot's rows through the training; None where nothing trains, or where what is drawn
+    has other rows than what is trained.
     """
 
     step: int
@@ -37,6 +60,7 @@ class Snapshot:
     loss: float
     seconds: float = 0.0
     revision: int = 0
+    rows: Rows | None = None
 
 
 class Slot(Generic[T]):
@@ -111,11 +135,14 @@ class Controls(Protocol):
     def save(self) -> None:
         """Write a checkpoint now."""
 
-    def remove(self, rows: Tensor, of: Snapshot) -> None:
-        """Take `rows` ([N] bool or [M] int64, of that snapshot) out of the scene.
+    def remove(self, chosen: Tensor, of: Snapshot) -> None:
+        """Take the `chosen` ([N] bool) Gaussians of a snapshot out of the scene, wherever they are by now.
 
-        UsageError if the scene has changed since, as its rows may be others by now, or if none would remain.
+        UsageError if none of them is left, if none would remain, or if the snapshot's rows are not followed.
         """
+
+    def restore(self) -> None:
+        """Put back what the latest `remove` took, as it was; UsageError where there is nothing to put back."""
 
 
 @dataclass
@@ -220,8 +247,9 @@ class Session:
         background: colour behind the scene.
         evaluate: mean PSNR, dB, of the given Gaussians on the held-out views (on all, where none is held
             out); takes seconds, and asks `go_on` between views: None if that said no.
-        export: writes the given Gaussians to a path, put back into the dataset's frame; returns notes.
-            Raises SplatError.
+        offset: [3] float64 to add to the scene's coordinates for those of the dataset.
+        export: writes the given Gaussians to a path, put back into the dataset's frame, with write options of
+            the format by name; returns notes. Raises SplatError.
         folder: where files that the viewer makes belong.
         panels: the panels of the strategies, as they are now.
         log: writes a line for the user to where the others go.
@@ -236,7 +264,8 @@ class Session:
     points: Tensor | None = None
     background: tuple[float, float, float] = (0.0, 0.0, 0.0)
     evaluate: Callable[[Gaussians, Callable[[], bool]], float | None] | None = None
-    export: Callable[[Gaussians, Path], list[str]] | None = None
+    offset: Tensor = field(default_factory=lambda: torch.zeros(3, dtype=torch.float64))
+    export: Callable[[Gaussians, Path, Mapping[str, Any]], list[str]] | None = None
     folder: Path | None = None
     panels: Callable[[], Sequence[PanelData]] | None = None
     log: Callable[[str], None] = print

@@ -17,6 +17,7 @@ from splat.core import DeviceError
 from splat.link import Progress, Session, Snapshot
 from splat.viewer.budget import Budget
 from splat.viewer.client import Client
+from splat.viewer.editing import Editor
 from splat.viewer.panel import State
 from splat.viewer.serving import Address
 
@@ -29,10 +30,12 @@ class Source:
     Attributes:
         version: counts snapshots, 0 before the first.
         places: [V, 3] where the photographs were taken.
+        editor: takes Gaussians out, and puts them back.
     """
 
     def __init__(self, session: Session, budget: Budget) -> None:
         self.session = session
+        self.editor = Editor(session)
         self.version = 0
         self.snapshot: Snapshot | None = None
         self._budget = budget

@@ -69,6 +69,7 @@ def finished(loaded: Loaded, background: tuple[float, float, float] | None = Non
     more: dict = {
         "background": behind,
         "folder": loaded.run or loaded.path.resolve().parent,
+        "offset": loaded.offset,
         "export": live.exporter(loaded.offset, {"step": loaded.metadata.get("step", 0)}),
     }
     if loaded.session is not None or loaded.data is not None:

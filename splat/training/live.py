@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -36,6 +36,7 @@ class Live:
 
     Attributes:
         state: whether the run is under way.
+        logged: name -> the latest number that a strategy logged (Context.log).
     """
 
     def __init__(
@@ -47,6 +48,7 @@ class Live:
     ) -> None:
         self.trainer = session.trainer
         self.state: Literal["training", "finished"] = "training"
+        self.logged: dict[str, float] = {}
         self._session = session
         self._folder = folder
         self._reporter = reporter
@@ -75,8 +77,10 @@ class Live:
             points=None if dataset.points is None else dataset.points.xyz.float(),
             background=session.background,
             evaluate=evaluator(dataset, session.background),
+            offset=dataset.offset,
             export=exporter(dataset.offset),
             folder=self._folder.path,
+            panels=self.panels,
             log=self._reporter.log,
         )
 
@@ -102,11 +106,32 @@ class Live:
         self._slot.wanted = False
         scene = replace(trainer.baked(), extras={}).clone()
         degree = trainer.sh_degree
+        rows = trainer.by_hand.follow() if len(scene) == len(trainer.ctx.gaussians) else None
         seconds = time.monotonic() - now
         self._slot.publish(
-            link.Snapshot(stamp[0], trainer.end, scene, degree, trainer.loss, seconds, stamp[1])
+            link.Snapshot(stamp[0], trainer.end, scene, degree, trainer.loss, seconds, stamp[1], rows)
         )
         self._published, self._published_at = stamp, now
+
+    def panels(self) -> list[link.PanelData]:
+        """What runs: the run itself with everything that strategies log, then each strategy."""
+        ctx = self.trainer.ctx
+        most = link.Entry(
+            "Most Gaussians",
+            "slider",
+            lambda: ctx.cap,
+            lambda value: setattr(ctx, "cap", int(value)),
+            low=1_000,
+            high=max(1_000_000, 2 * ctx.cap),
+            step=1_000,
+            hint="density control adds no more than this; it removes none to get there",
+        )
+        logged = [_logged(self.logged, name) for name in sorted(self.logged)]
+        found = [link.PanelData("run", [most, *logged])]
+        for strategy in self.trainer.strategies:
+            options = [_option(strategy.config, option.name) for option in fields(strategy.config)]
+            found.append(link.PanelData(strategy.name, [*strategy.panel(ctx), *options]))
+        return found
 
     def progress(self) -> link.Progress:
         """Where the run is. Called from other threads: it reads numbers, and nothing that is being written."""
@@ -128,6 +153,18 @@ class Live:
             seconds=now - self._began,
             state="paused" if paused else self.state,
         )
+
+
+def _logged(values: Mapping[str, float], name: str) -> link.Entry:
+    return link.Entry(name.replace("_", " "), "value", lambda: values[name], hint="logged by a strategy")
+
+
+def _option(config: Any, name: str) -> link.Entry:
+    def read() -> link.Number:
+        value = getattr(config, name)
+        return value if isinstance(value, (bool, int, float)) else str(value)
+
+    return link.Entry(name.replace("_", " "), "value", read, hint="an option, as the run was started with")
 
 
 def views(
@@ -170,10 +207,10 @@ def evaluator(
 
 def exporter(
     offset: Tensor, metadata: dict[str, Any] | None = None
-) -> Callable[[Gaussians, Path], list[str]]:
+) -> Callable[[Gaussians, Path, Mapping[str, Any]], list[str]]:
     """Writes Gaussians to a file in the frame of the dataset: `link.Session.export`."""
 
-    def export(gaussians: Gaussians, path: Path) -> list[str]:
+    def export(gaussians: Gaussians, path: Path, options: Mapping[str, Any]) -> list[str]:
         from splat import codecs
 
         placement = place(replace(gaussians.detach().to("cpu"), extras={}), offset)
@@ -181,6 +218,6 @@ def exporter(
         if placement.offset is not None:
             said["offset"] = placement.offset.tolist()
         notes = [placement.note] if placement.note else []
-        return notes + codecs.encode(placement.gaussians, path, said)
+        return notes + codecs.encode(placement.gaussians, path, said, options)
 
     return export

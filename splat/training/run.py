@@ -234,6 +234,7 @@ class _Run:
             "memory_mb": round(memory.resident() / 1e6),
             **ctx.scalars,
         }
+        self.live.logged.update(ctx.scalars)
         ctx.scalars.clear()
         self.reporter.metrics(values)
 

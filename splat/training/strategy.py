@@ -8,9 +8,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, ClassVar
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from torch import Tensor
 
     from splat.core import Gaussians
+    from splat.link import Entry
     from splat.raster import RenderOutput
     from splat.training.context import Context
     from splat.training.edits import Edit
@@ -72,6 +75,13 @@ class Strategy:
 
     def edited(self, edit: Edit, ctx: Context) -> None:
         """Rows were copied, split, removed: caches follow."""
+
+    def panel(self, ctx: Context) -> Sequence[Entry]:
+        """Lines of the strategy's own part of the viewer: what to watch, slide, switch and press.
+
+        Called, like the entries' `read`, from threads that only look on; `write` runs between two steps.
+        """
+        return ()
 
     def export(self, ctx: Context) -> dict[str, Any]:
         """What a codec must know: codebooks, heads."""

@@ -11,11 +11,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from splat.core import Camera, Gaussians, UsageError
+from splat.core import Camera, Gaussians
 from splat.core.gaussians import PARAMETERS
 from splat.link import Commands, Snapshot
 from splat.raster import RenderOptions, RenderOutput
 from splat.training import guard
+from splat.training.byhand import ByHand
 from splat.training.context import MAIN, Context, Field
 from splat.training.losses import photometric
 from splat.training.perview import Exposure, Poses
@@ -36,6 +37,7 @@ class Trainer:
         idlers: called with the trainer again and again while it is paused.
         commands: run between steps, with the trainer as their argument.
         paused, stopping: obeyed between steps.
+        by_hand: what people take out of the scene.
         revision: counts what commands did to the scene.
         save: writes a checkpoint; set by who keeps them.
     """
@@ -68,6 +70,7 @@ class Trainer:
         self.idlers: list[Callable[[Trainer], None]] = []
         self.paused = False
         self.stopping = False
+        self.by_hand = ByHand(ctx.main)
         self.revision = 0
         self.save: Callable[[], None] = lambda: None
         self._pause_at: int | None = None
@@ -124,19 +127,14 @@ class Trainer:
     def stop(self) -> None:
         self.stopping = True
 
-    def remove(self, rows: Tensor, of: Snapshot) -> None:
-        """Take `rows` ([N] bool or [M] int64, of that snapshot) out of the scene.
+    def remove(self, chosen: Tensor, of: Snapshot) -> None:
+        """Take the `chosen` ([N] bool) Gaussians of a snapshot out of the scene; see link.Controls."""
+        self.by_hand.remove(chosen, of)
+        self.revision += 1
 
-        UsageError if the scene has changed since, as its rows may be others by now, or if none would remain.
-        """
-        if (of.step, of.revision) != (self.ctx.step, self.revision):
-            raise UsageError(
-                "the scene has changed since these were chosen: pause the training, choose again"
-            )
-        chosen = int(rows.sum()) if rows.dtype == torch.bool else len(rows.unique())
-        if chosen >= len(self.ctx.gaussians):
-            raise UsageError("these are all Gaussians: at least one must remain")
-        self.ctx.edits.remove(rows.to(self.ctx.gaussians.device))
+    def restore(self) -> None:
+        """Put back what the latest `remove` took; see link.Controls."""
+        self.by_hand.restore(self.ctx.cap - len(self.ctx.gaussians))
         self.revision += 1
 
     def extend(self, steps: int) -> None:
