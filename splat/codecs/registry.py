@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from splat.codecs import ply, splat
+from splat.codecs import ply, sog, splat
 from splat.codecs.format import HEAD, UP_AXES, Decoded, Format, Metadata, settle_infinities, suspicions
 from splat.codecs.options import settle_options
 from splat.core import DataError, Gaussians, UsageError
@@ -15,6 +15,7 @@ from splat.core.checks import check_finite
 # Asked in this order what a file holds: formats that only their names tell come last.
 _FORMATS: tuple[Format, ...] = (
     ply.FORMAT,
+    sog.FORMAT,
     splat.FORMAT,
 )
 

@@ -1,0 +1,248 @@
+"""SOG's quantizers: between a scene and the bytes of its images.
+
+Everything is rounded to the nearest value that the format has.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from splat.codecs.quantize import kmeans, nearest_scalar, scalar_codebook
+from splat.core import DataError, Gaussians, sh
+
+Floats = npt.NDArray[np.float64]
+Bytes = npt.NDArray[np.uint8]
+
+LARGEST_PALETTE = 65536
+LARGEST_SIDE = 16383  # texels, of WebP
+LARGEST_COUNT = (LARGEST_SIDE // 4 * 4) ** 2
+PALETTE_COLUMNS = 64  # entries in a row of the palette's image
+COMPONENT_STEP = 2 / math.sqrt(2) / 255  # of the three stored components of a rotation
+MODES = 252  # added to the place of the component that is not stored
+# The components that are stored, by the place of the one that is not; wxyz.
+KEPT = np.array([[1, 2, 3], [0, 2, 3], [0, 1, 3], [0, 1, 2]])
+
+
+@dataclass
+class Learned:
+    """What training already used, so that the file loses nothing more: metadata["codebooks"]["sog"].
+
+    A dict of these names, each optional, but for the three of the palette, which come together.
+
+    Attributes:
+        scales: [<= 256] values of the logarithmic scales.
+        sh0: [<= 256] values of the first harmonic's coefficients.
+        shn_codebook: [<= 256] values of the palette's coefficients.
+        shn_centroids: [K, 3 C] the palette, K <= 65,536: C coefficients of the bands above 0, each for red,
+            green and blue, as `gaussians.sh[:, 1:].flatten(1)` has them.
+        shn_labels: [N] each Gaussian's entry.
+    """
+
+    scales: Tensor | None = None
+    sh0: Tensor | None = None
+    shn_codebook: Tensor | None = None
+    shn_centroids: Tensor | None = None
+    shn_labels: Tensor | None = None
+
+    @staticmethod
+    def of(path: Path, given: dict[str, Any] | None, gaussians: Gaussians) -> Learned:
+        """From metadata; ValueError where shapes do not fit the scene."""
+        found = Learned(**{name: torch.as_tensor(value).cpu() for name, value in (given or {}).items()})
+        for name in ("scales", "sh0", "shn_codebook"):
+            values = getattr(found, name)
+            if values is not None and (values.dim() != 1 or not 1 <= len(values) <= 256):
+                raise ValueError(f"codebooks: {name}: expected [1 to 256], got {list(values.shape)}")
+        palette = (found.shn_codebook, found.shn_centroids, found.shn_labels)
+        if any(part is None for part in palette) and any(part is not None for part in palette):
+            raise ValueError("codebooks: shn_codebook, shn_centroids and shn_labels belong together")
+        if found.shn_centroids is not None and found.shn_labels is not None:
+            wide = 3 * (gaussians.sh.shape[1] - 1)
+            entries, labels = found.shn_centroids, found.shn_labels
+            if entries.dim() != 2 or entries.shape[1] != wide or not 1 <= len(entries) <= LARGEST_PALETTE:
+                raise ValueError(f"codebooks: shn_centroids: expected [K, {wide}], got {list(entries.shape)}")
+            if labels.shape != (len(gaussians),) or (
+                len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < len(entries)
+            ):
+                raise ValueError(
+                    f"codebooks: shn_labels: expected [{len(gaussians)}] below {len(entries)}, got "
+                    f"{list(labels.shape)}"
+                )
+        return found
+
+    def select(self, rows: Tensor) -> Learned:
+        """The same for the Gaussians at `rows`."""
+        return self if self.shn_labels is None else replace(self, shn_labels=self.shn_labels[rows])
+
+
+@dataclass
+class Palette:
+    """Harmonics above degree 0: entries [K, C, 3] of the codebook [<= 256], and each Gaussian's label [N]."""
+
+    codebook: Floats
+    entries: Bytes
+    labels: npt.NDArray[np.int64]
+
+
+@dataclass
+class Quantized:
+    """A scene as SOG holds it: N rows.
+
+    Attributes:
+        means: [N, 3] uint16 between means_low and means_high [3], of sign(x) ln(1 + |x|).
+        quats: [N, 4] uint8: three components and 252 + the place of the largest.
+        scales: [N, 3] uint8 into scale_codebook [<= 256].
+        sh0: [N, 4] uint8: three coefficients into sh0_codebook [<= 256], and the opacity.
+        palette: the bands above 0; None where there are none.
+        antialiased: see Gaussians.
+    """
+
+    means: npt.NDArray[np.uint16]
+    means_low: Floats
+    means_high: Floats
+    quats: Bytes
+    scales: Bytes
+    scale_codebook: Floats
+    sh0: Bytes
+    sh0_codebook: Floats
+    palette: Palette | None
+    antialiased: bool
+
+    def restore(self) -> Gaussians:
+        """The scene that the bytes stand for; opacities of exactly 0 and 1 are infinite logits."""
+        with np.errstate(divide="ignore"):
+            opacity = self.sh0[:, 3] / 255.0
+            logits = np.log(opacity) - np.log1p(-opacity)
+        colors = self.sh0_codebook[self.sh0[:, :3]][:, None]
+        if self.palette is not None:
+            entries = self.palette.codebook[self.palette.entries]
+            colors = np.concatenate([colors, entries[self.palette.labels]], 1)
+        return Gaussians(
+            means=_float32(unlog(_lerp(self.means / 65535.0, self.means_low, self.means_high))),
+            quats=_float32(unpack_quats(self.quats)),
+            log_scales=_float32(self.scale_codebook[self.scales]),
+            logit_opacities=_float32(logits),
+            sh=_float32(colors),
+            antialiased=self.antialiased,
+        )
+
+
+def quantize(gaussians: Gaussians, palette: int | None, iterations: int, learned: Learned) -> Quantized:
+    """The scene in SOG's bytes, in its own order; float32, on the CPU.
+
+    Args:
+        palette: number of entries wanted; None: `default_palette`.
+        iterations: of the palette's k-means.
+        learned: codebooks to take as they are.
+    """
+    logs = log(gaussians.means.double().numpy())
+    empty = len(gaussians) == 0
+    low, high = (np.zeros(3), np.zeros(3)) if empty else (logs.min(0), logs.max(0))
+    # An axis without extent has the value `low` whatever is stored.
+    places = (logs - low) / np.where(high > low, high - low, 1.0) * 65535
+    scales = _codebook(gaussians.log_scales, learned.scales)
+    sh0 = _codebook(gaussians.sh[:, 0], learned.sh0)
+    opacities = np.rint(gaussians.opacities().double().numpy() * 255)
+    colors = nearest_scalar(gaussians.sh[:, 0], sh0).numpy()
+    return Quantized(
+        means=np.rint(places).astype(np.uint16),
+        means_low=low,
+        means_high=high,
+        quats=pack_quats(gaussians.quats),
+        scales=nearest_scalar(gaussians.log_scales, scales).numpy().astype(np.uint8),
+        scale_codebook=scales.double().numpy(),
+        sh0=np.concatenate([colors, opacities[:, None]], 1).astype(np.uint8),
+        sh0_codebook=sh0.double().numpy(),
+        palette=_palette(gaussians, palette, iterations, learned) if gaussians.sh_degree else None,
+        antialiased=gaussians.antialiased,
+    )
+
+
+def default_palette(count: int) -> int:
+    """Entries for so many Gaussians: between one and two in three of them, as splat-transform has it."""
+    return min(LARGEST_PALETTE, 1 << max(10, (count // 1024).bit_length() + 9))
+
+
+def log(x: Floats) -> Floats:
+    return np.sign(x) * np.log1p(np.abs(x))
+
+
+def unlog(x: Floats) -> Floats:
+    # What is too large becomes an infinity, which the check of the values reports.
+    with np.errstate(over="ignore"):
+        return np.sign(x) * np.expm1(np.abs(x))
+
+
+def pack_quats(quats: Tensor) -> Bytes:
+    """[N, 4] uint8 of rotations [N, 4] wxyz."""
+    unit = torch.nn.functional.normalize(quats.double(), dim=1).numpy()
+    # A zero quaternion is drawn unrotated.
+    unit[~unit.any(1)] = (1, 0, 0, 0)
+    largest = np.abs(unit).argmax(1)
+    rows = np.arange(len(unit))
+    unit = np.where(unit[rows, largest][:, None] < 0, -unit, unit)
+    kept = unit[rows[:, None], KEPT[largest]]
+    # The middle 127.5 lies between two bytes: there is no exact 0.
+    packed = np.rint(np.clip(kept / COMPONENT_STEP + 127.5, 0, 255))
+    return np.concatenate([packed, largest[:, None] + MODES], 1).astype(np.uint8)
+
+
+def unpack_quats(packed: Bytes) -> Floats:
+    """[N, 4] unit quaternions wxyz; the fourth bytes must be 252 to 255."""
+    kept = (packed[:, :3] - 127.5) * COMPONENT_STEP
+    largest = packed[:, 3].astype(np.int64) - MODES
+    rows = np.arange(len(packed))
+    quats = np.empty((len(packed), 4))
+    quats[rows[:, None], KEPT[largest]] = kept
+    quats[rows, largest] = np.sqrt(np.maximum(0, 1 - np.square(kept).sum(1)))
+    return quats
+
+
+def _codebook(values: Tensor, learned: Tensor | None) -> Tensor:
+    """[256] float32 ascending: the learned one, or the best for the values."""
+    if learned is not None:
+        return learned.float().sort().values
+    return scalar_codebook(values, 256) if values.numel() else torch.zeros(256)
+
+
+def _palette(gaussians: Gaussians, size: int | None, iterations: int, learned: Learned) -> Palette:
+    bands = gaussians.sh[:, 1:].flatten(1)
+    if learned.shn_centroids is not None and learned.shn_labels is not None:
+        entries, labels = learned.shn_centroids.float(), learned.shn_labels
+    elif len(bands) == 0:
+        entries, labels = torch.zeros(1, bands.shape[1]), torch.empty(0, dtype=torch.int64)
+    else:
+        wanted = default_palette(len(bands)) if size is None else size
+        entries, labels = kmeans(bands, min(wanted, len(bands)), iterations=iterations)
+    uses = torch.bincount(labels, minlength=len(entries))
+    if learned.shn_codebook is not None:
+        codebook = learned.shn_codebook.float().sort().values
+    else:
+        codebook = scalar_codebook(entries, 256, weights=uses[:, None].expand_as(entries))
+    coefficients = sh.coefficients(gaussians.sh_degree) - 1
+    packed = nearest_scalar(entries, codebook).numpy().astype(np.uint8)
+    return Palette(codebook.double().numpy(), packed.reshape(-1, coefficients, 3), labels.numpy())
+
+
+def check_palette(path: Path, palette: Palette) -> None:
+    """DataError where a label has no entry."""
+    if len(palette.labels) and int(palette.labels.max()) >= len(palette.entries):
+        raise DataError(
+            f"{path}: damaged: a label {int(palette.labels.max())} of a palette of {len(palette.entries)}"
+        )
+
+
+def _lerp(share: Floats, low: Floats, high: Floats) -> Floats:
+    return low + (high - low) * share
+
+
+def _float32(values: Floats) -> Tensor:
+    with np.errstate(over="ignore"):
+        return torch.from_numpy(np.ascontiguousarray(values, np.float32))
