@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -16,6 +17,10 @@ from splat.cli.command import Common, parse, print_json, size
 class Info(Common):
     """Tell what a scene file, a checkpoint, a run's folder or a dataset holds.
 
+    Of a scene: format and version, number of Gaussians, SH degree, bounds, how scales and opacities are
+    spread, what the bytes are spent on, and whatever is suspicious: NaN, activated values, giants, Gaussians
+    that are never drawn.
+
     Examples:
       splat info garden.ply
       splat info runs/garden/cpu-20260131-101500
@@ -23,7 +28,7 @@ class Info(Common):
     """
 
     path: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FILE")]
-    """A scene file (.ply, .splat), a checkpoint (.pt), a run's folder or a dataset."""
+    """A scene (a file or a folder), a checkpoint (.pt), a run's folder or a dataset."""
     json: bool = False
     """Print one JSON document."""
 
@@ -46,13 +51,13 @@ def describe(path: Path) -> dict[str, Any]:
         raise DataError(f"{path}: no such file or folder; check the spelling")
     if path.is_dir() and (path / "config.yaml").exists() and (path / "ckpts").is_dir():
         return _run(path)
-    if path.is_dir() or path.suffix == ".json":
-        return _dataset(path)
     if path.suffix == ".pt":
         return _checkpoint(path)
     from splat import codecs
 
-    return codecs.inspect(path)
+    if (path.is_dir() or path.suffix == ".json") and codecs.sniff(path) is None:
+        return _dataset(path)
+    return {"path": path, "kind": "scene", **codecs.inspect(path)}
 
 
 def _run(path: Path) -> dict[str, Any]:
@@ -123,7 +128,9 @@ def _print(facts: dict[str, Any], indent: str = "") -> None:
     width = max((len(key) for key in facts), default=0)
     for key, value in facts.items():
         label = f"{indent}{key.replace('_', ' '):<{width}}  "
-        if isinstance(value, dict) and value:
+        if isinstance(value, dict) and set(value) == {"quantiles", "histogram"}:
+            print(f"{label}{_spread(value)}")
+        elif isinstance(value, dict) and value:
             print(label.rstrip())
             _print(value, indent + "  ")
         elif isinstance(value, (list, tuple)) and any(isinstance(v, (str, dict, list)) for v in value):
@@ -132,6 +139,20 @@ def _print(facts: dict[str, Any], indent: str = "") -> None:
                 print(f"{indent}  - {line}")
         else:
             print(f"{label}{_value(key, value)}")
+
+
+def _spread(spread: dict[str, Any]) -> str:
+    """Least, histogram, greatest and median of the values, in a line."""
+    counts, edges = spread["histogram"]["counts"], spread["histogram"]["edges"]
+    bars = " ▁▂▃▄▅▆▇█"
+    try:
+        bars.encode(sys.stdout.encoding or "utf-8")
+    except UnicodeEncodeError:
+        bars = " .:-=+*#@"
+    most = max(counts)
+    # What is there shows, however little it is beside the highest bar.
+    drawn = "".join(bars[-(-count * (len(bars) - 1) // most)] for count in counts)
+    return f"{edges[0]:.4g} |{drawn}| {edges[-1]:.4g}, median {spread['quantiles']['0.5']:.4g}"
 
 
 def _short(values: Any) -> bool:

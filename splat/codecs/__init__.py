@@ -2,7 +2,7 @@
 
 from splat.codecs.format import Decoded, Format, differences
 from splat.codecs.inspection import inspect
-from splat.codecs.registry import decode, encode, extensions, format_to_write, formats, losses
+from splat.codecs.registry import decode, encode, extensions, format_to_write, formats, losses, sniff
 
 __all__ = [
     "Decoded",
@@ -15,4 +15,5 @@ __all__ = [
     "formats",
     "inspect",
     "losses",
+    "sniff",
 ]

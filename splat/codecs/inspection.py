@@ -9,10 +9,16 @@ import torch
 from torch import Tensor
 
 from splat.codecs.format import suspicions
+from splat.codecs.parts import parts
 from splat.codecs.registry import read
+from splat.core import Gaussians
+from splat.core.checks import finite
 
 QUANTILES = (0.0, 0.01, 0.25, 0.5, 0.75, 0.99, 1.0)
 _BINS = 20
+_ALPHA_CUT = 1 / 255  # a fainter splat is skipped by every renderer
+_COARSE = 0.01  # of the median scale: what an export accepts (core.world)
+_FEW = 0.01  # a smaller share of the Gaussians is not worth a line
 
 
 def inspect(path: str | Path) -> dict[str, Any]:
@@ -23,6 +29,7 @@ def inspect(path: str | Path) -> dict[str, Any]:
 
     Returns:
         path, format, version, bytes, count, sh_degree, antialiased, offset, up_axis, comments, notes;
+        parts: name of a part -> its bytes; bytes_per_gaussian (None where there is no Gaussian);
         bounds: {min, max} [3] of the centres, and `core`, the same for the middle 98% along each axis;
         scale, opacity: {quantiles: {"0", "0.01", ...}, histogram: {edges, counts}} of the activated values
         (the scale's bins are equal in the logarithm), or None where there is no Gaussian;
@@ -33,14 +40,16 @@ def inspect(path: str | Path) -> dict[str, Any]:
     """
     path = Path(path)
     form, found = read(path)
-    gaussians = found.gaussians
+    gaussians, pieces = found.gaussians, parts(form, path)
     positions = gaussians.means[torch.isfinite(gaussians.means).all(1)].double()
     low, high = _quantiles(positions, (0.01, 0.99)) if len(positions) else (None, None)
     return {
         "path": str(path),
         "format": form.name,
         "version": found.metadata["version"],
-        "bytes": size_on_disk(path),
+        "bytes": sum(pieces.values()),
+        "bytes_per_gaussian": sum(pieces.values()) / len(gaussians) if len(gaussians) else None,
+        "parts": pieces,
         "count": len(gaussians),
         "sh_degree": gaussians.sh_degree,
         "antialiased": gaussians.antialiased,
@@ -57,15 +66,29 @@ def inspect(path: str | Path) -> dict[str, Any]:
         },
         "scale": _spread(gaussians.log_scales.double().flatten(), torch.exp),
         "opacity": _spread(torch.sigmoid(gaussians.logit_opacities.double()), lambda values: values),
-        "suspicious": suspicions(gaussians),
+        "suspicious": [*suspicions(gaussians), *_remarks(gaussians)],
     }
 
 
-def size_on_disk(path: Path) -> int:
-    """Bytes of a file, or of all files in a folder."""
-    if not path.is_dir():
-        return path.stat().st_size
-    return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+def _remarks(gaussians: Gaussians) -> list[str]:
+    """What costs bytes or precision for nothing, a line each."""
+    scene = gaussians.select(finite(gaussians))
+    if len(scene) == 0:
+        return []
+    found = []
+    unseen = int((scene.opacities() < _ALPHA_CUT).sum())
+    if unseen > _FEW * len(scene):
+        found.append(f"Gaussians too transparent to be drawn (opacity under 1/255): {unseen} of {len(scene)}")
+    if scene.sh_degree and not scene.sh[:, 1:].any():
+        found.append(
+            f"the harmonics of bands 1 to {scene.sh_degree} are all zero: --sh-degree 0 leaves them out"
+        )
+    far = scene.means.abs().amax(1)
+    step = torch.nextafter(far, far.new_tensor(torch.inf)) - far
+    coarse = int((step / 2 > scene.log_scales.exp().median() * _COARSE).sum())
+    if coarse > _FEW * len(scene):
+        found.append(f"centres so far out that float32 rounds them by over 1% of the median scale: {coarse}")
+    return found
 
 
 def _quantiles(values: Tensor, at: tuple[float, ...]) -> list[Tensor]:

@@ -108,11 +108,7 @@ def encode(
 def read(path: Path) -> tuple[Format, Decoded]:
     """Reads a file without refusing NaN; DataError otherwise as `decode`."""
     try:
-        head = b""
-        if not path.is_dir():
-            with open(path, "rb") as file:
-                head = file.read(HEAD)
-        form = next((form for form in _FORMATS if form.sniff(path, head)), None)
+        form, head = _sniffed(path)
         if form is None:
             raise _unknown(path, head)
         found = form.read(path)
@@ -123,6 +119,22 @@ def read(path: Path) -> tuple[Format, Decoded]:
     found.gaussians, replaced = settle_infinities(found.gaussians)
     found.notes += replaced
     return form, found
+
+
+def sniff(path: str | Path) -> Format | None:
+    """The format of what lies at `path`, a file or a folder, by its first bytes; None for no known one."""
+    try:
+        return _sniffed(Path(path))[0]
+    except OSError:
+        return None
+
+
+def _sniffed(path: Path) -> tuple[Format | None, bytes]:
+    head = b""
+    if not path.is_dir():
+        with open(path, "rb") as file:
+            head = file.read(HEAD)
+    return next((form for form in _FORMATS if form.sniff(path, head)), None), head
 
 
 def _unknown(path: Path, head: bytes) -> DataError:

@@ -19,7 +19,7 @@ SURFACE = {
     "splat.raster": ["RenderOptions", "RenderOutput", "render"],
     "splat.codecs": [
         *("Decoded", "Format", "decode", "differences", "encode", "extensions", "format_to_write", "formats"),
-        *("inspect", "losses"),
+        *("inspect", "losses", "sniff"),
     ],
     "splat.data": ["Dataset", "Frame", "Photo", "Points", "Scene", "Tracks", "random_points", "read_scene"],
 }
