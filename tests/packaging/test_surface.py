@@ -36,6 +36,7 @@ HOOKS = {
     "after_backward": ["ctx"],
     "after_step": ["ctx"],
     "edited": ["edit", "ctx"],
+    "panel": ["ctx"],
     "export": ["ctx"],
     "state_dict": [],
     "load_state_dict": ["state"],
