@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from splat.codecs import ply, sog, splat
+import torch
+
+from splat.codecs import columns, ply, sog, splat
 from splat.codecs.format import HEAD, UP_AXES, Decoded, Format, Metadata, settle_infinities, suspicions
 from splat.codecs.options import settle_options
 from splat.core import DataError, Gaussians, UsageError
 from splat.core.checks import check_finite
+from splat.core.gaussians import PARAMETERS
 
 # Asked in this order what a file holds: formats that only their names tell come last.
 _FORMATS: tuple[Format, ...] = (
@@ -56,7 +60,8 @@ def decode(path: str | Path) -> tuple[Gaussians, Metadata]:
     """
     path = Path(path)
     form, found = read(path)
-    check_finite(found.gaussians, str(path))
+    if not columns.all_finite(found.gaussians):
+        check_finite(found.gaussians, str(path))
     return found.gaussians, {"format": form.name, **found.metadata, "notes": found.notes}
 
 
@@ -96,13 +101,17 @@ def encode(
     form = format_to_write(path)
     assert form.write is not None
     settled = settle_options(form, options)
-    gaussians = gaussians.detach()
     gaussians.validate()
-    check_finite(gaussians, f"{path} was not written")
+    gaussians = gaussians.detach()
+    tensors = {name: getattr(gaussians, name).to("cpu", torch.float32).contiguous() for name in PARAMETERS}
+    narrow = replace(gaussians, **tensors)
+    if gaussians.extras or not columns.all_finite(narrow):
+        check_finite(gaussians, f"{path} was not written")
+        check_finite(narrow, f"{path} was not written: in float32")
     if metadata.get("up_axis") not in (None, *UP_AXES):
         raise UsageError(f"up_axis: expected one of {', '.join(UP_AXES)}, got {metadata['up_axis']!r}")
-    lost = form.losses(gaussians, metadata)
-    return lost + form.write(gaussians, path, metadata, settled) + suspicions(gaussians)
+    lost = form.losses(narrow, metadata)
+    return lost + form.write(narrow, path, metadata, settled) + suspicions(narrow)
 
 
 def read(path: Path) -> tuple[Format, Decoded]:
@@ -116,8 +125,7 @@ def read(path: Path) -> tuple[Format, Decoded]:
         raise DataError(f"{path}: no such file") from None
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror or error})") from error
-    found.gaussians, replaced = settle_infinities(found.gaussians)
-    found.notes += replaced
+    found.notes += settle_infinities(found.gaussians)
     return form, found
 
 

@@ -139,8 +139,6 @@ def test_real_files(shared_data: Callable[[str], Path]) -> None:
     # Some writers store an opacity of exactly 1 as an infinite logit.
     _, metadata = decode(shared_data("splats/converted/guitar_sh0.ply"))
     assert metadata["notes"] == ["opacities of exactly 0 or 1, read as logits of magnitude 16: 667"]
-    with pytest.raises(DataError, match="a compressed PLY, which cannot be read yet"):
-        decode(shared_data("splats/compressed_ply/guitar.compressed.ply"))
 
 
 def test_nothing_is_written_where_a_value_is_not_finite(tmp_path: Path) -> None:
@@ -153,7 +151,7 @@ def test_nothing_is_written_where_a_value_is_not_finite(tmp_path: Path) -> None:
         encode(scene, path)
     wide = small().to(torch.float64)
     wide.means[2, 1] = 1e39
-    with pytest.raises(DataError, match="was not written: y of Gaussian 2 is beyond float32's range"):
+    with pytest.raises(DataError, match=r"was not written: in float32: 1 of 5 .* the first is Gaussian 2"):
         encode(wide, path)
     assert path.read_bytes() == b"the old file"
     assert [file.name for file in tmp_path.iterdir()] == ["scene.ply"]

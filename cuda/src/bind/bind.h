@@ -15,6 +15,7 @@ namespace nb = nanobind;
 template <class T>
 using Array = nb::ndarray<T, nb::c_contig, nb::device::cpu>;
 
+void codecs(nb::module_& m);
 void quantize(nb::module_& m);
 void raster(nb::module_& m);
 void training(nb::module_& m);

@@ -20,6 +20,7 @@ NB_MODULE(_native, m) {
     c.attr("TILE") = splat::kTile;
     c.attr("SH_OFFSET") = splat::kShOffset;
 
+    splat::bind::codecs(m);
     splat::bind::quantize(m);
     splat::bind::raster(m);
     splat::bind::training(m);
