@@ -24,6 +24,8 @@ if [ "$(uname -s)" = Linux ]; then
   # open3d's wheel loads libusb-1.0 when imported; Python looks libraries up in the linker's cache.
   ldconfig=$(command -v ldconfig || echo /sbin/ldconfig)
   "$ldconfig" -p 2>/dev/null | grep -q 'libusb-1\.0\.so' || missing+=(libusb-1.0-0)
+  # The tests in a real browser; without it they are skipped.
+  command -v chromium chromium-browser google-chrome google-chrome-stable >/dev/null || missing+=(chromium)
 fi
 "$python" -c 'import ensurepip, venv' 2>/dev/null || { command -v apt-get >/dev/null && missing+=(python3-venv); }
 

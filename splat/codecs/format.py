@@ -20,6 +20,8 @@ from splat.core.checks import finite
 #   comments   list of lines
 #   offset     [x, y, z] floats to add to the centres for the world frame (core.world.place)
 #   up_axis    the direction that is up in the scene's own frame: "x", "-x", "y", "-y", "z" or "-z"
+#   view       dict: where to look from at first: position, target, up ([x, y, z]), fov (degrees across, down)
+#   background [r, g, b] in 0..1: what was behind the scene in training
 #   codebooks  dict: what the vq strategy learned; a format that can use it does, the others ignore it
 #   heads      dict: image-space networks that belong to the scene
 # A reader adds `version` (str); `decode` adds `format` and `notes`.

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from splat.codecs import columns, ply, sog, splat
+from splat.codecs import columns, html, ply, sog, splat
 from splat.codecs.format import HEAD, UP_AXES, Decoded, Format, Metadata, settle_infinities, suspicions
 from splat.codecs.options import settle_options
 from splat.core import DataError, Gaussians, UsageError
@@ -20,6 +20,7 @@ from splat.core.gaussians import PARAMETERS
 _FORMATS: tuple[Format, ...] = (
     ply.FORMAT,
     sog.FORMAT,
+    html.FORMAT,
     splat.FORMAT,
 )
 
