@@ -15,6 +15,7 @@ from torch import Tensor
 
 from splat import codecs
 from splat.cli import moving
+from splat.cli.opening import opening
 from splat.cli.scene import Loaded, load
 from splat.cli.views import Views, own_renders, photographs
 from splat.codecs import Format, search
@@ -104,6 +105,10 @@ class Job:
             self.metadata["up_axis"] = moving.turned_axis(self.metadata["up_axis"], self.move)
         if placement.note:
             self.note(placement.note)
+        if "view" in self.form.holds:
+            if turn is not None:
+                self.metadata.pop("view", None)
+            self.metadata.update(opening(self.loaded, self.scene, turn, origin))
         return placement.gaussians, origin
 
     @cached_property

@@ -80,7 +80,7 @@ class Format:
             read back of it, by the names of `differences`.
         order: gaussians -> [N] int64, the rows in the order in which they are written; None: as they are.
         sh_degree: the highest that it holds.
-        holds: which of antialiased, offset, up_axis, extras and heads it holds.
+        holds: which of antialiased, offset, up_axis, view, background, extras and heads it holds.
         parts: path -> bytes of each part of a file (splat.codecs.parts has what is told without it).
         ladder: values of options that trade quality for size, from the finest to the coarsest, for the search
             of a target size; the first is what an export without a target uses.

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from splat import codecs
 from splat.codecs import html
-from splat.core import DataError, Gaussians, UsageError
+from splat.core import DataError, Gaussians
 from splat.core.rotations import quat_to_matrix
 from splat.raster import constants
 
@@ -107,19 +107,6 @@ def test_a_first_view_where_no_camera_is_known(tmp_path: Path, axis: str, up: li
         forward / forward.norm()
     )
     assert float((cosines > torch.deg2rad(view["fov"][0] / 2).cos()).float().mean()) > 0.8
-
-
-def test_options(tmp_path: Path) -> None:
-    scene = hostile.ordinary(1000)
-    sizes = []
-    for degree in range(4):
-        path = written(tmp_path, scene, sh_degree=degree)
-        again, _ = codecs.decode(path)
-        assert again.sh_degree == degree
-        sizes.append(path.stat().st_size)
-    assert sizes == sorted(sizes)
-    with pytest.raises(UsageError, match="sh_degree: expected 0 to 3, got 4"):
-        written(tmp_path, scene, sh_degree=4)
 
 
 def test_the_shaders_constants_are_the_rasterizers() -> None:

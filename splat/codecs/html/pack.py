@@ -89,9 +89,9 @@ def unpack(data: bytes, count: int, peaks: list[float], antialiased: bool) -> Ga
     begin = _BASIC
     for band, peak in enumerate(peaks, 1):
         end = begin + 3 * (2 * band + 1)
-        values = np.ascontiguousarray(body[:, begin:end]).view(np.int8) / 127.0
-        values = (peak * values * np.abs(values)).astype(np.float32).reshape(count, 2 * band + 1, 3)
-        harmonics.append(torch.from_numpy(values))
+        share = np.ascontiguousarray(body[:, begin:end]).view(np.int8) / 127.0
+        values = (peak * share * np.abs(share)).astype(np.float32)
+        harmonics.append(torch.from_numpy(values.reshape(count, 2 * band + 1, 3)))
         begin = end
     return Gaussians(
         means=ranged[:, :3].contiguous(),

@@ -8,7 +8,7 @@ import html
 import json
 import math
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ import torch
 from splat.codecs.bounded import Inflater
 from splat.codecs.format import UP_AXES, Decoded, Format, Metadata
 from splat.codecs.html.pack import max_error, morton_order, pack, packed_size, unpack
-from splat.core import DataError, Gaussians, UsageError, sh
+from splat.core import DataError, Gaussians
 from splat.core.files import replacing
 
 VERSION = 1
@@ -37,20 +37,13 @@ _DATA = re.compile(rb'<script type="text/plain" class="scene-data">([A-Za-z0-9+/
 
 @dataclass(frozen=True)
 class Options:
-    """How large the page may be, and what it is called.
+    """What the page is called.
 
     Attributes:
-        sh_degree: highest degree of the harmonics that is kept, 0 to 3: a Gaussian takes 17, 26, 41 or 62
-            bytes before compression.
-        title: what the page is called; by default the file's name.
+        title: shown in the page and by the browser; by default the file's name.
     """
 
-    sh_degree: int = 3
-    title: str | None = None
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.sh_degree <= 3:
-            raise UsageError(f".html: option sh_degree: expected 0 to 3, got {self.sh_degree}")
+    title: str = ""
 
 
 def sniff(path: Path, head: bytes) -> bool:
@@ -58,7 +51,7 @@ def sniff(path: Path, head: bytes) -> bool:
 
 
 def write(gaussians: Gaussians, path: Path, metadata: Metadata, options: Options) -> list[str]:
-    data, peaks = pack(_limited(gaussians, options))
+    data, peaks = pack(gaussians)
     compressed = gzip.compress(data, 6, mtime=0)
     header: dict[str, Any] = {
         "version": VERSION,
@@ -80,10 +73,6 @@ def write(gaussians: Gaussians, path: Path, metadata: Metadata, options: Options
             file.write(b"</script>\n")
         file.write(after)
     return []
-
-
-def _limited(gaussians: Gaussians, options: Options) -> Gaussians:
-    return replace(gaussians, sh=gaussians.sh[:, : sh.coefficients(options.sh_degree)])
 
 
 def view_of(gaussians: Gaussians, up_axis: str = "-y") -> dict[str, Any]:
@@ -116,7 +105,7 @@ def _page(title: str, header: dict[str, Any]) -> tuple[bytes, bytes]:
     """What stands before and after the data."""
 
     def asset(name: str) -> str:
-        return resources.files(__package__).joinpath("assets", name).read_text(encoding="utf-8")
+        return (resources.files(__package__) / "assets" / name).read_text(encoding="utf-8")
 
     parts = {
         "title": html.escape(title),
@@ -200,7 +189,7 @@ FORMAT = Format(
     read,
     write,
     Options,
-    lambda gaussians, options: max_error(_limited(gaussians, options)),
+    lambda gaussians, options: max_error(gaussians),
     lambda gaussians: morton_order(gaussians.means),
-    holds=frozenset({"antialiased", "offset", "up_axis"}),
+    holds=frozenset({"antialiased", "offset", "up_axis", "view", "background"}),
 )
