@@ -23,6 +23,27 @@ void nearest(Array<const float> points, Array<const float> codewords, std::optio
                  threads);
 }
 
+cpu::Cells cells_of(const Array<const int64_t>& points, const Array<const int64_t>& codewords) {
+    return {static_cast<int64_t>(points.shape(0)) - 1, points.data(), codewords.data()};
+}
+
+void nearest_in_cells(Array<const float> points, Array<const float> codewords,
+                      std::optional<Array<const float>> penalties, Array<const int64_t> point_starts,
+                      Array<const int64_t> codeword_starts, Array<const int64_t> near, Array<int32_t> labels,
+                      int threads) {
+    cpu::nearest_in_cells(points.data(), static_cast<int>(points.shape(1)), codewords.data(), data_or_null(penalties),
+                          cells_of(point_starts, codeword_starts), near.data(), static_cast<int64_t>(near.shape(1)),
+                          labels.data(), threads);
+}
+
+void train_cells(Array<const float> points, std::optional<Array<const float>> weights,
+                 Array<const int64_t> point_starts, Array<const int64_t> codeword_starts, Array<const double> uniforms,
+                 int iterations, Array<float> codewords, Array<int64_t> drawn, int threads) {
+    cpu::train_cells(points.data(), data_or_null(weights), static_cast<int>(points.shape(1)),
+                     cells_of(point_starts, codeword_starts), uniforms.data(), iterations, codewords.data(),
+                     drawn.data(), threads);
+}
+
 void accumulate(Array<const float> points, std::optional<Array<const float>> weights, Array<const int32_t> labels,
                 Array<double> sums, Array<double> mass, int threads) {
     cpu::accumulate(points.data(), data_or_null(weights), labels.data(), static_cast<int64_t>(points.shape(0)),
@@ -64,6 +85,18 @@ void quantize(nb::module_& m) {
           nb::arg("penalties").noconvert().none(), nb::arg("labels").noconvert(), "threads"_a,
           nb::call_guard<nb::gil_scoped_release>(),
           "labels [N] int32 = argmin over codewords [K, D] of |x - c|^2 + penalty, for points [N, D].");
+    m.def("nearest_in_cells", &nearest_in_cells, nb::arg("points").noconvert(), nb::arg("codewords").noconvert(),
+          nb::arg("penalties").noconvert().none(), nb::arg("point_starts").noconvert(),
+          nb::arg("codeword_starts").noconvert(), nb::arg("near").noconvert(), nb::arg("labels").noconvert(),
+          "threads"_a, nb::call_guard<nb::gil_scoped_release>(),
+          "nearest among the codewords of the cells near [C, M] (ascending) to each point's own; rows lie cell by "
+          "cell, from starts [C + 1] on.");
+    m.def("train_cells", &train_cells, nb::arg("points").noconvert(), nb::arg("weights").noconvert().none(),
+          nb::arg("point_starts").noconvert(), nb::arg("codeword_starts").noconvert(),
+          nb::arg("uniforms").noconvert(), "iterations"_a, nb::arg("codewords").noconvert(),
+          nb::arg("drawn").noconvert(), "threads"_a, nb::call_guard<nb::gil_scoped_release>(),
+          "k-means++ and Lloyd's iterations in every cell by itself: fills codewords [K, D], and drawn [C] with how "
+          "many of its codewords each cell has.");
     m.def("accumulate", &accumulate, nb::arg("points").noconvert(), nb::arg("weights").noconvert().none(),
           nb::arg("labels").noconvert(), nb::arg("sums").noconvert(), nb::arg("mass").noconvert(), "threads"_a,
           nb::call_guard<nb::gil_scoped_release>(),

@@ -4,7 +4,7 @@ A codebook of 65,536 words cannot be trained by searching all of it for every po
 values are 1.2e12 operations an iteration. The points are first cut into about sqrt(k) cells by a small
 k-means; each cell receives words by its share of the error and seeds them on its own. Then a point is
 compared only with the words of the cells that lie nearest to its own: the words that matter are among them
-but for rare exceptions, and an iteration costs `NEAR / sqrt(k)` of the whole search.
+but for rare exceptions, and an iteration costs 8 / sqrt(k) of the whole search where k is large.
 """
 
 from __future__ import annotations
@@ -17,8 +17,9 @@ from torch import Tensor
 
 from splat import _native
 
-# Cells whose words a point is compared with.
+# A point is compared with the words of 8 cells, or of more where there are few: of about 1024 / C.
 _NEAR = 8
+_FEW_CELLS = 1024
 # Points per codeword from which a flat codebook is seeded, and a coarse one trained.
 _SAMPLE = 64
 _COARSE_ITERATIONS = 6
@@ -31,37 +32,36 @@ class Cells:
 
     Attributes:
         order: [N] int64, the points cell by cell.
-        starts: [C + 1] where each cell's points begin in `order`.
-        word_starts: [C + 1] where each cell's codewords begin.
-        near: [C, M] int64, the cells nearest to each, itself first.
+        starts: [C + 1] int64, where each cell's points begin in `order`.
+        word_starts: [C + 1] int64, where each cell's codewords begin.
+        near: [C, M] int64, ascending: the cells nearest to each, itself among them.
     """
 
     order: Tensor
-    starts: list[int]
-    word_starts: list[int]
+    starts: Tensor
+    word_starts: Tensor
     near: Tensor
 
     def assign(self, ordered: Tensor, centroids: Tensor, penalties: Tensor | None) -> Tensor:
         """[N] int64 labels of the points given cell by cell, [N, D]: `assign` among the near cells' words."""
-        labels = torch.empty(len(ordered), dtype=torch.int64)
-        for cell, near in enumerate(self.near.tolist()):
-            begin, end = self.starts[cell], self.starts[cell + 1]
-            if begin == end:
-                continue
-            # Increasing, so that the first among equals is the same as in the whole search.
-            words = torch.cat(
-                [torch.arange(self.word_starts[c], self.word_starts[c + 1]) for c in sorted(near)]
-            )
-            chosen = None if penalties is None else penalties[words]
-            labels[begin:end] = words[nearest(ordered[begin:end], centroids[words], chosen)]
-        return labels
+        labels = torch.empty(len(ordered), dtype=torch.int32)
+        _native.nearest_in_cells(
+            ordered,
+            centroids,
+            penalties,
+            self.starts,
+            self.word_starts,
+            self.near,
+            labels,
+            torch.get_num_threads(),
+        )
+        return labels.long()
 
 
 def nearest(points: Tensor, centroids: Tensor, penalties: Tensor | None = None) -> Tensor:
     """[N] int64 labels by the native search, without the checks of `clusters.assign`; float32, CPU."""
-    middle = centroids.mean(0)
     labels = torch.empty(len(points), dtype=torch.int32)
-    _native.nearest(points - middle, centroids - middle, penalties, labels, torch.get_num_threads())
+    _native.nearest(points, centroids, penalties, labels, torch.get_num_threads())
     return labels.long()
 
 
@@ -76,7 +76,6 @@ def seed_codewords(
     labels = nearest(points, coarse)
     order = labels.sort(stable=True).indices
     counts = torch.bincount(labels, minlength=len(coarse))
-    starts = [0, *counts.cumsum(0).tolist()]
     ordered = points[order]
     kept = None if weights is None else weights[order]
     errors = (ordered - coarse[labels[order]]).square().sum(1)
@@ -84,14 +83,22 @@ def seed_codewords(
     totals = torch.stack([part.double().sum() for part in errors.split(counts.tolist())])
     shares = _shares(totals, _distinct(points, labels, len(coarse)), k, points.shape[1])
 
-    words: list[Tensor] = []
-    for cell, share in enumerate(shares):
-        part = slice(starts[cell], starts[cell + 1])
-        words.append(_cell_words(ordered[part], share, generator, None if kept is None else kept[part]))
-    word_starts = [0, *torch.tensor([len(w) for w in words]).cumsum(0).tolist()]
+    k = int(shares.sum())
+    starts, word_starts = _starts(counts), _starts(shares)
+    words, drawn = torch.empty(k, points.shape[1]), torch.empty_like(shares)
+    uniforms = torch.rand(k, generator=generator, dtype=torch.float64)
+    threads = torch.get_num_threads()
+    _native.train_cells(ordered, kept, starts, word_starts, uniforms, _CELL_ITERATIONS, words, drawn, threads)
+    found = torch.cat([part[:n] for part, n in zip(words.split(shares.tolist()), drawn, strict=True)])
     distances = torch.cdist(coarse.double(), coarse.double())
-    near = distances.sort(dim=1, stable=True).indices[:, :_NEAR]
-    return torch.cat(words), Cells(order, starts, word_starts, near)
+    reach = max(_NEAR, _FEW_CELLS // len(coarse))
+    near = distances.sort(dim=1, stable=True).indices[:, :reach].sort(dim=1).values
+    return found, Cells(order, starts, _starts(drawn), near.contiguous())
+
+
+def _starts(counts: Tensor) -> Tensor:
+    """[C + 1] int64: sums of the counts [C] before each."""
+    return torch.cat([counts.new_zeros(1), counts.cumsum(0)])
 
 
 def _plusplus(points: Tensor, k: int, generator: torch.Generator, weights: Tensor | None) -> Tensor:
@@ -110,13 +117,6 @@ def _coarse(points: Tensor, k: int, generator: torch.Generator, weights: Tensor 
     sample = torch.randperm(len(points), generator=generator)[: _SAMPLE * k].sort().values
     points, weights = points[sample], None if weights is None else weights[sample]
     return _refine(points, _plusplus(points, k, generator, weights), _COARSE_ITERATIONS, weights)
-
-
-def _cell_words(points: Tensor, share: int, generator: torch.Generator, weights: Tensor | None) -> Tensor:
-    """[<= share, D] words of one cell."""
-    if share == 0:
-        return points[:0]
-    return _refine(points, _plusplus(points, share, generator, weights), _CELL_ITERATIONS, weights)
 
 
 def _refine(points: Tensor, centroids: Tensor, iterations: int, weights: Tensor | None) -> Tensor:
@@ -138,8 +138,12 @@ def _distinct(points: Tensor, labels: Tensor, cells: int) -> Tensor:
     return torch.bincount(seen[:, 0].long(), minlength=cells)
 
 
-def _shares(totals: Tensor, sizes: Tensor, k: int, dims: int) -> list[int]:
-    """Codewords for each cell, k in all, by the cells' errors [C] and numbers of distinct points [C].
+def _shares(totals: Tensor, sizes: Tensor, k: int, dims: int) -> Tensor:
+    """[C] int64: codewords for each cell, at most k in all.
+
+    Args:
+        totals: [C] each cell's error.
+        sizes: [C] its number of distinct points.
 
     With an error of e k^(-2/D) from k words in a cell that has e without, the least total has k in
     proportion to e^(D / (D + 2)) (Zador 1982). No cell gets more words than points.
@@ -162,4 +166,4 @@ def _shares(totals: Tensor, sizes: Tensor, k: int, dims: int) -> list[int]:
             given[first] = 1
             given = torch.minimum(given, room)
         shares += given
-    return shares.tolist()
+    return shares

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from splat import _native
-from splat.codecs.quantize.cells import Cells, seed_codewords
+from splat.codecs.quantize.cells import Cells, nearest, seed_codewords
 
 # Codebooks of at most so many words are searched whole; of larger ones, on the CPU, the words of the
 # nearest cells (cells.py).
@@ -44,15 +44,13 @@ def assign(points: Tensor, centroids: Tensor, penalties: Tensor | None = None) -
         raise ValueError("there is no codeword to choose")
     if penalties is not None and penalties.shape != centroids.shape[:1]:
         raise ValueError(f"penalties: expected [{len(centroids)}], got {list(penalties.shape)}")
-    points, centroids = points.detach().float(), centroids.detach().float()
-    middle = centroids.mean(0)
-    points, centroids = (points - middle).contiguous(), (centroids - middle).contiguous()
+    points, centroids = points.detach().float().contiguous(), centroids.detach().float().contiguous()
     if penalties is not None:
         penalties = penalties.detach().to(points.device, torch.float32).contiguous()
     if points.device.type == "cpu":
-        labels = torch.empty(len(points), dtype=torch.int32)
-        _native.nearest(points, centroids, penalties, labels, torch.get_num_threads())
-        return labels.long()
+        return nearest(points, centroids, penalties)
+    middle = centroids.mean(0)
+    points, centroids = points - middle, centroids - middle
     bias = 0.5 * centroids.square().sum(1)
     if penalties is not None:
         bias = bias + 0.5 * penalties
@@ -145,17 +143,17 @@ def _assign_cells(ordered: Tensor, cells: Cells) -> Assign:
 
 
 def _lloyd(
-    points: Tensor, centroids: Tensor, lam: float, iterations: int, weights: Tensor | None, nearest: Assign
+    points: Tensor, centroids: Tensor, lam: float, iterations: int, weights: Tensor | None, find: Assign
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Alternates labels and centroids; see `kmeans` and `ecvq`."""
     k = len(centroids)
-    labels = nearest(centroids, None)
+    labels = find(centroids, None)
     for _ in range(iterations):
         centroids, empty = _update(points, labels, centroids, weights)
         if lam == 0 and bool(empty.any()):
             _repair(points, labels, centroids, empty, weights)
         penalties = lam * _bits(labels, k) if lam > 0 else None
-        changed = nearest(centroids, penalties)
+        changed = find(centroids, penalties)
         if torch.equal(changed, labels):
             break
         labels = changed
