@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from splat.core import Camera, Gaussians
+from splat.core import Camera, Gaussians, UsageError
 from splat.core.gaussians import PARAMETERS
 from splat.link import Commands, Snapshot
 from splat.raster import RenderOptions, RenderOutput
