@@ -126,7 +126,7 @@ def _quiet(line: str) -> None:
 def _args_type() -> type:
     """The flags, with one group for the write options of each format that has some."""
     from splat import codecs
-    from splat.codecs import search
+    from splat.cli.exporting import search  # with the methods that strategies bring
 
     fields: list[Any] = []
     for form in _with_options():

@@ -23,8 +23,12 @@ from splat.codecs.parts import parts
 from splat.core import DataError, Gaussians, UsageError
 from splat.core.transforms import Similarity, transform_gaussians
 from splat.core.world import place
+from splat.strategies.spectral import scorer as spectral
 
 Say = Callable[..., None]
+
+if spectral.NAME not in search.names():
+    search.register(spectral.SCORER)
 
 
 @dataclass
@@ -139,10 +143,10 @@ class Job:
         return search.ranking(self.method, self.scene.to(self.loaded.gaussians.device), seen)
 
     def kept(self, plan: search.Plan) -> Gaussians:
-        """What a plan keeps of the file's scene, rows in their own order."""
+        """What a plan keeps of the file's scene, rows in their own order, grown to cover what it leaves out."""
         scene = self.placed[0]
         if plan.keep < len(scene):
-            scene = scene.select(self.ranking[: plan.keep].sort().values)
+            scene = search.survivors(scene, self.ranking[: plan.keep].sort().values)
         return search.lower_degree(scene, plan.sh_degree)
 
     def settings(self, plan: search.Plan) -> Any:

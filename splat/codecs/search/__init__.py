@@ -2,6 +2,7 @@
 
 from splat.codecs.search.filters import crop, limit_opacity, limit_scale, lower_degree, parse_size
 from splat.codecs.search.scorers import Scorer, Viewpoints, names, ranking, register, scorer
+from splat.codecs.search.survivors import survivors
 from splat.codecs.search.targets import Plan, Search, Trial, Unreachable
 
 __all__ = [
@@ -20,4 +21,5 @@ __all__ = [
     "ranking",
     "register",
     "scorer",
+    "survivors",
 ]
