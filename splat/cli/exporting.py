@@ -76,6 +76,7 @@ class Job:
         metadata: what a codec should know.
         move: from the world frame of `loaded` to that of the file.
         say: prints a line for people.
+        rows: [N] int64, of `scene` among the Gaussians of `loaded`.
     """
 
     args: Any
@@ -86,6 +87,7 @@ class Job:
     metadata: dict[str, Any]
     move: Similarity
     say: Say
+    rows: Tensor
     notes: list[str] = field(default_factory=list)
 
     def note(self, *lines: str) -> None:
@@ -149,12 +151,28 @@ class Job:
             scene = search.survivors(scene, self.ranking[: plan.keep].sort().values)
         return search.lower_degree(scene, plan.sh_degree)
 
+    def metadata_of(self, plan: search.Plan) -> dict[str, Any]:
+        """What a codec should know of what a plan keeps."""
+        learned = self.metadata.get("codebooks")
+        if not learned:
+            return self.metadata
+        if moving.turn(self.move) is not None or plan.sh_degree < self.loaded.gaussians.sh_degree:
+            self.note("the codebooks learned in training do not fit the changed scene: new ones are made")
+            return {**self.metadata, "codebooks": None}
+        rows = (
+            self.rows if plan.keep == len(self.scene) else self.rows[self.ranking[: plan.keep].sort().values]
+        )
+        return {
+            **self.metadata,
+            "codebooks": search.select_codebooks(learned, rows, len(self.loaded.gaussians)),
+        }
+
     def settings(self, plan: search.Plan) -> Any:
         """The write options of a plan."""
         return dataclasses.replace(self.options, **plan.options)
 
     def encode(self, plan: search.Plan, path: Path) -> list[str]:
-        return codecs.encode(self.kept(plan), path, self.metadata, self.settings(plan))
+        return codecs.encode(self.kept(plan), path, self.metadata_of(plan), self.settings(plan))
 
     def psnr(self, path: Path, every: bool = True) -> float:
         """PSNR in dB of the file at `path`, as the cameras of the scene that it was made from see it."""
@@ -230,25 +248,26 @@ def _prepare(args: Any, form: Format, options: Any, say: Say) -> Job:
         from splat.training.export import baked
 
         scene, metadata = baked(loaded.session)
-    job = Job(args, form, options, loaded, scene, metadata, move, say)
+    job = Job(args, form, options, loaded, scene, metadata, move, say, torch.arange(len(scene)))
     if args.crop is not None:
-        corners = torch.tensor(args.crop, dtype=torch.float64).view(2, 3) - loaded.offset
-        _filtered(job, "--crop", lambda g: search.crop(g, *corners))
+        low, high = torch.tensor(args.crop, dtype=torch.float64).view(2, 3) - loaded.offset
+        _filter(job, "--crop", search.inside(job.scene, low, high))
     if args.min_opacity is not None:
-        _filtered(job, "--min-opacity", lambda g: search.limit_opacity(g, args.min_opacity))
+        _filter(job, "--min-opacity", search.opaque(job.scene, args.min_opacity))
     if args.max_scale is not None:
-        _filtered(job, "--max-scale", lambda g: search.limit_scale(g, args.max_scale))
+        _filter(job, "--max-scale", search.small(job.scene, args.max_scale))
     if args.sh_degree is not None:
         job.scene = search.lower_degree(job.scene, args.sh_degree)
     return job
 
 
-def _filtered(job: Job, flag: str, keep: Callable[[Gaussians], Gaussians]) -> None:
-    count = len(job.scene)
-    job.scene = keep(job.scene)
-    if count and not len(job.scene):
+def _filter(job: Job, flag: str, wanted: Tensor) -> None:
+    """Keep the Gaussians that are `wanted` [N] bool."""
+    count, left = len(job.scene), int(wanted.sum())
+    if count and not left:
         raise UsageError(f"{flag} leaves none of the {count:,} Gaussians: give a wider limit")
-    job.note(f"{flag} leaves {len(job.scene):,} of {count:,} Gaussians")
+    job.scene, job.rows = job.scene.select(wanted), job.rows[wanted]
+    job.note(f"{flag} leaves {left:,} of {count:,} Gaussians")
 
 
 def _plan(job: Job) -> tuple[search.Plan, dict[str, Any] | None]:

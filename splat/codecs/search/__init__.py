@@ -1,6 +1,6 @@
 """What an export does to a scene: filters, pruning by a score, and the search for a size or a quality."""
 
-from splat.codecs.search.filters import crop, limit_opacity, limit_scale, lower_degree, parse_size
+from splat.codecs.search.filters import inside, lower_degree, opaque, parse_size, select_codebooks, small
 from splat.codecs.search.scorers import Scorer, Viewpoints, names, ranking, register, scorer
 from splat.codecs.search.survivors import survivors
 from splat.codecs.search.targets import Plan, Search, Trial, Unreachable
@@ -12,14 +12,15 @@ __all__ = [
     "Trial",
     "Unreachable",
     "Viewpoints",
-    "crop",
-    "limit_opacity",
-    "limit_scale",
+    "inside",
     "lower_degree",
     "names",
+    "opaque",
     "parse_size",
     "ranking",
     "register",
     "scorer",
+    "select_codebooks",
+    "small",
     "survivors",
 ]

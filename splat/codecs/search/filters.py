@@ -1,10 +1,11 @@
-"""Filters: each gives a smaller scene, and leaves the one that it was given as it is."""
+"""Filters of `splat export`, and what the rows that are left need with them."""
 
 from __future__ import annotations
 
 import math
 import re
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,8 +16,8 @@ from splat.core.sh import MAX_DEGREE, coefficients
 _UNITS = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": 2**10, "mib": 2**20, "gib": 2**30}
 
 
-def crop(gaussians: Gaussians, low: Tensor, high: Tensor) -> Gaussians:
-    """The Gaussians whose centres lie in the box from `low` to `high`, [3] each, borders included.
+def inside(gaussians: Gaussians, low: Tensor, high: Tensor) -> Tensor:
+    """[N] bool: whose centres lie in the box from `low` to `high`, [3] each, borders included.
 
     Compared in float64, so that the box of a far-away scene may be given in its own coordinates less the
     offset without rounding.
@@ -30,21 +31,21 @@ def crop(gaussians: Gaussians, low: Tensor, high: Tensor) -> Gaussians:
             "must be at most the corresponding one of the last three"
         )
     centres = gaussians.means.double()
-    return gaussians.select(((centres >= low.to(centres)) & (centres <= high.to(centres))).all(1))
+    return ((centres >= low.to(centres)) & (centres <= high.to(centres))).all(1)
 
 
-def limit_opacity(gaussians: Gaussians, least: float) -> Gaussians:
-    """The Gaussians whose opacity is at least `least`, in [0, 1]; UsageError for other limits."""
+def opaque(gaussians: Gaussians, least: float) -> Tensor:
+    """[N] bool: whose opacity is at least `least`, in [0, 1]; UsageError for other limits."""
     if not 0 <= least <= 1:
         raise UsageError(f"least opacity {least:g}: opacities lie between 0 and 1")
-    return gaussians.select(gaussians.opacities() >= least)
+    return gaussians.opacities() >= least
 
 
-def limit_scale(gaussians: Gaussians, largest: float) -> Gaussians:
-    """The Gaussians whose longest axis has a standard deviation of at most `largest` world units."""
+def small(gaussians: Gaussians, largest: float) -> Tensor:
+    """[N] bool: whose longest axis has a standard deviation of at most `largest` world units."""
     if not largest > 0:
         raise UsageError(f"largest scale {largest:g}: it must be above 0")
-    return gaussians.select(gaussians.log_scales.amax(1) <= math.log(largest))
+    return gaussians.log_scales.amax(1) <= math.log(largest)
 
 
 def lower_degree(gaussians: Gaussians, degree: int) -> Gaussians:
@@ -54,6 +55,22 @@ def lower_degree(gaussians: Gaussians, degree: int) -> Gaussians:
     if degree >= gaussians.sh_degree:
         return gaussians
     return replace(gaussians, sh=gaussians.sh[:, : coefficients(degree)].contiguous())
+
+
+def select_codebooks(codebooks: dict[str, Any], rows: Tensor, count: int) -> dict[str, Any]:
+    """What training learned for each format, for the Gaussians at `rows` of `count`.
+
+    The codebooks stay; of the tensors called labels, which have one entry a Gaussian, those at `rows` do.
+    """
+
+    def selected(name: str, value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: selected(key, inner) for key, inner in value.items()}
+        if name.endswith("labels") and isinstance(value, Tensor) and len(value) == count:
+            return value[rows.to(value.device)]
+        return value
+
+    return selected("", codebooks)
 
 
 def parse_size(text: str) -> int:

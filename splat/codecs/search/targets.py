@@ -1,10 +1,9 @@
 """The search for the best file of a size, and for the smallest file of a quality.
 
 A plan says how many Gaussians stay, how many bands of harmonics, and with which options the format writes
-(its `ladder`: from the finest to the coarsest). The number of Gaussians is searched for each pair of the
-others; of these first the degree is lowered at the finest options, then the options are coarsened at the
-best degree, each for as long as it helps: size and quality are both monotone in the number of Gaussians,
-to which everything here is exact, and as good as unimodal in the rest.
+(its `ladder`, from the finest to the coarsest). Size and quality fall with the number of Gaussians, so that
+the right number is found exactly for a degree and options. Of the options of a degree, coarser ones are tried
+for as long as they help; of the degrees, lower ones likewise.
 """
 
 from __future__ import annotations
@@ -18,6 +17,8 @@ _LEAST_SHARE = 0.01
 # A file of a target size is at most this share of it too small (or, at most _STEPS trials were made).
 _SLACK = 0.01
 _STEPS = 7
+# Coarser options are given up after this many in a row did not help (one may be without effect on a small scene).
+_PATIENCE = 2
 
 
 @dataclass(frozen=True)
@@ -85,52 +86,52 @@ class Search:
 
     def for_size(self, target: int) -> Trial:
         """The best file of at most `target` bytes; Unreachable where even the coarsest plan is larger."""
-        best = self._best(lambda degree, options: self._most(degree, options, target), _better, stop=True)
+        best: Trial | None = None
+        for degree in self._degrees:
+            here: Trial | None = None
+            failed = 0
+            for options in self._ladder:
+                found = self._most(degree, options, target)
+                if found is None:
+                    continue  # coarser options may fit
+                if here is None or found.psnr > here.psnr:
+                    here, failed = found, 0
+                else:
+                    failed += 1
+                if failed == _PATIENCE or found.plan.keep == self._count:
+                    break  # coarser options only lose
+            if here is None:
+                continue  # fewer bands may fit
+            if best is not None and here.psnr <= best.psnr:
+                break
+            best = here
+            if best.plan.keep == self._count and best.plan.options == self._ladder[0]:
+                break  # fewer bands only lose
         if best is None:
-            coarsest = [
-                Plan(self._least, self._degrees[-1], self._ladder[0]),
-                Plan(self._least, self._degrees[-1], self._ladder[-1]),
-            ]
-            raise Unreachable(self._trial(min(coarsest, key=self._size)))
+            least = [Plan(self._least, self._degrees[-1], options) for options in self._ladder]
+            raise Unreachable(self._trial(min(least, key=self._size)))
         return best
 
     def for_quality(self, least: float) -> Trial:
         """The smallest file of at least `least` dB; Unreachable where even the finest plan has less."""
-        best = self._best(lambda degree, options: self._fewest(degree, options, least), _smaller, stop=False)
+        best: Trial | None = None
+        for degree in self._degrees:
+            here: Trial | None = None
+            failed = 0
+            for options in self._ladder:
+                found = self._fewest(degree, options, least)
+                if found is not None and (here is None or found.bytes < here.bytes):
+                    here, failed = found, 0
+                else:
+                    failed += 1
+                if found is None or failed == _PATIENCE:
+                    break  # coarser options lose more
+            if here is None:
+                break  # fewer bands lose more
+            if best is None or here.bytes < best.bytes:
+                best = here
         if best is None:
             raise Unreachable(self._trial(Plan(self._count, self._degrees[0], self._ladder[0])))
-        return best
-
-    def _best(
-        self,
-        find: Callable[[int, Mapping[str, Any]], Trial | None],
-        beats: Callable[[Trial, Trial], bool],
-        stop: bool,
-    ) -> Trial | None:
-        """The best of what `find` gives over degrees, then options. `stop` at the first that does not beat
-        the best so far, or once a plan keeps everything: the next ones can only be worse."""
-        best: Trial | None = None
-        finest = self._ladder[0]
-        for degree in self._degrees:
-            found = find(degree, finest)
-            if found is None:
-                if stop:
-                    continue
-                break  # fewer bands cannot be of better quality
-            if best is not None and not beats(found, best):
-                if stop:
-                    break
-                continue
-            best = found
-            if stop and found.plan.keep == self._count:
-                return best
-        for options in self._ladder[1:]:
-            found = find(best.plan.sh_degree if best else self._degrees[-1], options)
-            if found is None and stop:
-                continue
-            if found is None or (best is not None and not beats(found, best)):
-                break
-            best = found
         return best
 
     def _most(self, degree: int, options: Mapping[str, Any], target: int) -> Trial | None:
@@ -181,11 +182,3 @@ class Search:
             self._quality[plan.key] = self._measure(plan)
             self._tried(plan, size, self._quality[plan.key])
         return Trial(plan, size, self._quality[plan.key])
-
-
-def _better(found: Trial, best: Trial) -> bool:
-    return found.psnr > best.psnr
-
-
-def _smaller(found: Trial, best: Trial) -> bool:
-    return found.bytes < best.bytes
