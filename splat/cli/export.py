@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from splat.codecs import Format
 
 OptionalSize = Annotated[str | None, tyro.conf.arg(metavar="SIZE", help_behavior_hint="")]
-OptionalMethod = Annotated[str | None, tyro.conf.arg(metavar="NAME", help_behavior_hint="")]
 OptionalBox = Annotated[
     tuple[float, float, float, float, float, float] | None,
     tyro.conf.arg(metavar="X Y Z X Y Z", help_behavior_hint=""),
@@ -78,9 +77,8 @@ class Export(Common):
     """Keep no more bands of the colours' harmonics than up to this degree, 0 to 3."""
     prune: OptionalFloat = None
     """Leave out this share of the Gaussians, 0 to 1: those that --method puts last."""
-    method: OptionalMethod = None
-    """What tells which Gaussians to leave out, see above; by default contribution where cameras are known (a
-    run, or --data), else opacity."""
+    method: Annotated[str, tyro.conf.arg(metavar="NAME")] = "opacity"
+    """What tells which Gaussians to leave out, see above; contribution needs cameras: a run, or --data."""
     transform: OptionalPath = None
     """Move the scene by the 4x4 matrix of this file, 16 numbers as text or JSON, row by row: a rotation, a
     uniform scale and a translation."""

@@ -132,17 +132,10 @@ class Job:
         return own_renders(self.loaded.gaussians, self.args.background or self.loaded.background)
 
     @cached_property
-    def method(self) -> str:
-        """The scorer's name."""
-        if self.args.method is not None:
-            return search.scorer(self.args.method).name
-        return "contribution" if self.photographs is not None else "opacity"
-
-    @cached_property
     def ranking(self) -> Tensor:
         """[N] the Gaussians of the scene, the most wanted first."""
         seen = None if self.photographs is None else self.photographs.viewpoints()
-        return search.ranking(self.method, self.scene.to(self.loaded.gaussians.device), seen)
+        return search.ranking(self.args.method, self.scene.to(self.loaded.gaussians.device), seen)
 
     def kept(self, plan: search.Plan) -> Gaussians:
         """What a plan keeps of the file's scene, rows in their own order, grown to cover what it leaves out."""
@@ -217,7 +210,7 @@ def export(args: Any, form: Format, options: Any, say: Say) -> Outcome:
         parts=pieces,
         source={"path": args.scene, "count": before[0], "sh_degree": before[1]},
         notes=job.notes,
-        pruned={"method": job.method, "count": pruned} if pruned else None,
+        pruned={"method": args.method, "count": pruned} if pruned else None,
         target=target,
         psnr=_score(job) if args.report or target else None,
     )
@@ -235,8 +228,7 @@ def _check(args: Any) -> None:
         raise UsageError(f"--target-psnr-drop {args.target_psnr_drop:g}: it cannot be below 0")
     if args.target_size is not None:
         search.parse_size(args.target_size)
-    if args.method is not None:
-        search.scorer(args.method)
+    search.scorer(args.method)
 
 
 def _prepare(args: Any, form: Format, options: Any, say: Say) -> Job:

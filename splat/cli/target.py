@@ -113,6 +113,8 @@ def _trials(job: Job) -> Iterator[tuple[search.Search, Any]]:
 def _words(job: Job, plan: search.Plan) -> str:
     """A plan for people."""
     whole = len(job.scene)
-    pruned = f" ({100 * (1 - plan.keep / whole):.1f}% pruned by {job.method})" if plan.keep < whole else ""
+    pruned = (
+        f" ({100 * (1 - plan.keep / whole):.1f}% pruned by {job.args.method})" if plan.keep < whole else ""
+    )
     options = "".join(f", {name.replace('_', ' ')} {value}" for name, value in plan.options.items())
     return f"{plan.keep:,} Gaussians{pruned}, SH degree {plan.sh_degree}{options}"
