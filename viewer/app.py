@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import logging
 import threading
 import traceback
 import warnings
@@ -20,6 +21,7 @@ from splat.viewer.client import Client
 from splat.viewer.editing import Editor
 from splat.viewer.panel import State
 from splat.viewer.serving import Address
+from splat.viewer.threads import use_threads
 
 TICK_SECONDS = 0.25
 
@@ -72,6 +74,7 @@ class Viewer:
         server: viser's.
         sources: the scenes.
         budget: what all visitors together may take from training.
+        cores: threads that may be used where nothing trains; beside a training it is one.
         clients: the visitors, by viser's number.
     """
 
@@ -97,12 +100,15 @@ class Viewer:
         self.budget = Budget(share)
         self.sources = [Source(session, self.budget) for session in sessions]
         self.clients: dict[int, Client] = {}
+        self.cores = torch.get_num_threads()
         self._log = log or sessions[0].log
         self._stopped = threading.Event()
+        self._gpu = False
         # Handles of browsers that have just left are written to now and then; that is no news to anybody.
         warnings.filterwarnings("ignore", message=r"Queued a .* on a closed connection")
         self.address = address or Address()
         self.server, self.port = serve(self.viser, self.address, sessions[0].name)
+        self._hear_failures()
         self.server.gui.configure_theme(show_logo=False, show_share_button=False, dark_mode=True)
         self.server.on_client_connect(self._connected)
         self.server.on_client_disconnect(self._disconnected)
@@ -118,6 +124,14 @@ class Viewer:
                 for frame in where:
                     self._log(f"viewer:   at {frame.filename}:{frame.lineno} in {frame.name}")
 
+    def spend(self, seconds: float, processor: float) -> None:
+        """Account for work that took `seconds`, of which its thread ran for `processor`.
+
+        A GPU does one thing at a time, so all of it counts. Beside a training on the CPU the work has one of
+        the cores, and waiting for it costs training nothing.
+        """
+        self.budget.spend(seconds if self._gpu else processor / self.cores)
+
     def stop(self) -> None:
         """Disconnect everybody and give the port back."""
         if self._stopped.is_set():
@@ -127,13 +141,27 @@ class Viewer:
             client.close()
         with contextlib.redirect_stdout(io.StringIO()):
             self.server.stop()
+        logging.getLogger("websockets.server").removeHandler(self._handler)
 
-    def waiting(self, handle: Any) -> bool:
-        """Whether a picture waits for a browser that does not keep up; viser has no public word for it."""
-        try:
-            return len(handle._websock_connection.get_message_buffer().message_from_id) > 64
-        except AttributeError:
-            return False
+    def _hear_failures(self) -> None:
+        """Failures of connections, such as garbage on the socket, become lines of the log."""
+        viewer = self
+
+        class Lines(logging.Handler):
+            def emit(self, record: logging.LogRecord) -> None:
+                cause = record.exc_info[1] if record.exc_info else None
+                viewer.log(f"viewer: {record.getMessage()}" + (f": {cause!r}" if cause else ""))
+
+        self._handler = Lines(logging.WARNING)
+        logger = logging.getLogger("websockets.server")
+        logger.addHandler(self._handler)
+        logger.propagate = False
+
+        def failed(loop: Any, context: dict[str, Any]) -> None:
+            self.log(f"viewer: {context.get('message')}: {context.get('exception')!r}")
+
+        loop = self.server.get_event_loop()
+        loop.call_soon_threadsafe(loop.set_exception_handler, failed)
 
     def _connected(self, handle: Any) -> None:
         client = Client(self, handle)
@@ -143,10 +171,11 @@ class Viewer:
             source.request()
         client.guard(client.start)()
 
-    def _disconnected(self, handle: Any) -> None:
+    async def _disconnected(self, handle: Any) -> None:
+        # Awaited in viser's loop: its pool of threads may be gone by now, and the loop must not wait.
         client = self.clients.pop(int(handle.client_id), None)
         if client is not None:
-            client.close()
+            threading.Thread(target=client.close, daemon=True, name="viewer-close").start()
         if not self.clients:
             for source in self.sources:
                 source.session.slot.wanted = False
@@ -159,8 +188,11 @@ class Viewer:
                 self.log(f"viewer: {type(error).__name__}: {error}", error)
 
     def _update(self) -> None:
+        use_threads(1)
         training = False
         for source in self.sources:
+            if source.snapshot is not None:
+                self._gpu = source.snapshot.gaussians.device.type != "cpu"
             progress = source.progress()
             training |= progress is not None and progress.state == "training"
         self.budget.unlimited = not training

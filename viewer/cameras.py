@@ -110,7 +110,7 @@ def bulk(means: Tensor) -> tuple[Tensor, float]:
     return centre, max(1e-6, float((some - centre).norm(dim=1).quantile(0.8)))
 
 
-def pivot(camera: Camera, cameras: Sequence[Camera], gaussians: Gaussians | None) -> Tensor:
+def pivot(camera: Camera, gaussians: Gaussians | None) -> Tensor:
     """[3] the point that a view at `camera` turns around: as far ahead as what is there to see."""
     if gaussians is None or not len(gaussians):
         return camera.position + camera.forward

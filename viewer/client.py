@@ -10,17 +10,20 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from splat.core import Camera, SplatError
+from splat.core import Camera, Gaussians, SplatError
 from splat.link import Controls, Session, View
+from splat.viewer import hotkeys
 from splat.viewer.cameras import Pose, first_view, pivot, up_direction
 from splat.viewer.drawing import Painter
 from splat.viewer.panel import Panel, State
 from splat.viewer.photos import seen_from
+from splat.viewer.threads import use_threads
 
 if TYPE_CHECKING:
     from splat.viewer.app import Source, Viewer
 
 AT_A_PHOTOGRAPH = 0.01  # distance from where it was taken, in distances to what is looked at
+_PICTURES = ("BackgroundImageMessage", "GaussianSplatsMessage", "SceneNodeUpdateMessage")
 _QUIET_SECONDS = 10.0  # before the same failure is told again
 
 
@@ -51,6 +54,7 @@ class Client:
         self._lock = threading.RLock()
         self._told: dict[str, float] = {}
         self._photo: tuple[str, Tensor] | None = None
+        self._visited = 0  # number of a view
 
     @property
     def session(self) -> Session:
@@ -59,10 +63,7 @@ class Client:
     def start(self) -> None:
         """Place the camera, build the page, begin to draw."""
         self.handle.camera.on_update(self.guard(self._moved))
-        cameras = [view.camera for view in self.session.views]
-        self.turn_up(up_direction(cameras))
-        snapshot = self.source.snapshot
-        self.fly_to(first_view(cameras, snapshot.gaussians if snapshot else None, self.up))
+        self.go_home()
         self._moved(self.handle.camera)
         self.painter.start()
         self.build()
@@ -84,6 +85,7 @@ class Client:
                 with tabs.add_tab(kind.title, getattr(icons, kind.icon) if kind.icon else None):
                     self.guard(panel.build)(gui, self)
                 self.panels.append(panel)
+            hotkeys.add(gui, self)
 
     def show(self, number: int) -> None:
         """Show another of the viewer's scenes."""
@@ -93,6 +95,11 @@ class Client:
         self.painter.look.overlays.clear()
         self.build()
         self.painter.redraw()
+
+    def show_next(self) -> None:
+        """Show the scene after this one."""
+        sources = self.viewer.sources
+        self.show((sources.index(self.source) + 1) % len(sources))
 
     def update(self, state: State) -> None:
         with self._lock:
@@ -118,10 +125,24 @@ class Client:
             raise RuntimeError("the browser has not told where its camera is")
         return self.pose.camera(width, height)
 
+    def go_home(self) -> None:
+        """Stand where a visitor stands at first."""
+        cameras = [view.camera for view in self.session.views]
+        self.turn_up(up_direction(cameras))
+        self.fly_to(first_view(cameras, self._gaussians(), self.up))
+
+    def go_to_photograph(self, by: int) -> None:
+        """Stand where the photograph was taken that comes `by` after the one visited last."""
+        views = self.session.views
+        if not views:
+            self.notify("No photographs", "the scene came without its dataset (splat view FILE --data DATA)")
+            return
+        self._visited = (self._visited + by) % len(views)
+        self.fly_to(views[self._visited].camera)
+
     def fly_to(self, camera: Camera) -> None:
         """Stand where `camera` does, look its way, turn around what it shows."""
-        snapshot = self.source.snapshot
-        target = pivot(camera, [], snapshot.gaussians if snapshot else None)
+        target = pivot(camera, self._gaussians())
         pose = camera.world_to_camera.double().cpu()
         mine = self.handle.camera
         with self.handle.atomic():
@@ -158,6 +179,9 @@ class Client:
             self._photo = view.name, view.photo()
         return seen_from(self._photo[1], view.camera, camera)
 
+    def _gaussians(self) -> Gaussians | None:
+        return self.source.snapshot.gaussians if self.source.snapshot is not None else None
+
     def _moved(self, camera: Any) -> None:
         self.pose = Pose.of(camera)
         self.painter.moved()
@@ -178,8 +202,13 @@ class Client:
         return guarded
 
     def work(self, name: str, job: Callable[[], Any]) -> threading.Thread:
-        """Run a longer job in a thread of its own, guarded."""
-        thread = threading.Thread(target=self.guard(job), name=f"viewer-{name}", daemon=True)
+        """Run a longer job in a thread of its own, guarded; beside a training it has one core."""
+
+        def run() -> None:
+            use_threads(self.viewer.cores if self.viewer.budget.unlimited else 1)
+            self.guard(job)()
+
+        thread = threading.Thread(target=run, name=f"viewer-{name}", daemon=True)
         thread.start()
         return thread
 
@@ -187,6 +216,14 @@ class Client:
         """Have the trainer do something between two steps; what it raises is told to the visitor."""
         if self.session.commands is not None:
             self.session.commands.send(do, lambda error: self.failed("command", error))
+
+    def toggle_pause(self) -> None:
+        """Pause the training, or have it go on."""
+        progress = self.source.progress()
+        if progress is not None and progress.state == "paused":
+            self.command(lambda trainer: trainer.resume())
+        else:
+            self.command(lambda trainer: trainer.pause())
 
     def notify(self, title: str, body: str = "", *, colour: str | None = None, seconds: float = 8.0) -> None:
         """A notification on the visitor's page."""
@@ -204,5 +241,13 @@ class Client:
         self.notify("That did not work", text, colour="red", seconds=15.0)
 
     def congested(self) -> bool:
-        """Whether a picture is still on its way to a browser that does not keep up."""
-        return self.viewer.waiting(self.handle)
+        """Whether the picture before still waits to be sent: a browser that does not keep up gets fewer.
+
+        viser has no public word for it; where its inside changes, nothing is ever held back.
+        """
+        try:
+            buffer = self.handle._websock_connection.get_message_buffer()
+            with buffer.buffer_lock:
+                return any(type(m).__name__ in _PICTURES for m in buffer.message_from_id.values())
+        except AttributeError:
+            return False

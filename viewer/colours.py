@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import torch
 from torch import Tensor
 
@@ -17,13 +19,18 @@ _TURBO = (
 )
 
 
+@cache
+def _table() -> Tensor:
+    """[1024, 3] turbo's colours, blue to red."""
+    x = torch.linspace(0, 1, 1024, dtype=torch.float64)[:, None]
+    powers = torch.cat([x**k for k in range(len(_TURBO))], 1)
+    return (powers @ torch.tensor(_TURBO, dtype=torch.float64)).clamp(0, 1).float()
+
+
 def turbo(values: Tensor) -> Tensor:
-    """[..., 3] colours of values in [0, 1], blue to red; values outside are clamped."""
-    x = values.clamp(0, 1)[..., None]
-    colour = torch.zeros(*values.shape, 3, dtype=values.dtype, device=values.device)
-    for row in reversed(_TURBO):
-        colour = colour * x + torch.tensor(row, dtype=values.dtype, device=values.device)
-    return colour.clamp(0, 1)
+    """[..., 3] colours of values in [0, 1], blue to red; values outside are clamped, NaN counts as 0."""
+    index = values.nan_to_num(0.0).clamp(0, 1).mul(1023).round().long()
+    return _table().to(values.device)[index]
 
 
 def stretched(values: Tensor, where: Tensor, low: float = 0.01, high: float = 0.99) -> Tensor:

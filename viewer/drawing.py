@@ -17,6 +17,7 @@ from splat.viewer.budget import Ladder
 from splat.viewer.cameras import Pose
 from splat.viewer.colours import to_bytes
 from splat.viewer.modes import MODES, Scene
+from splat.viewer.threads import use_threads
 
 if TYPE_CHECKING:
     from splat.viewer.client import Client
@@ -125,6 +126,7 @@ class Painter:
         client = self.client
         budget = client.viewer.budget
         client.source.poll()
+        use_threads(client.viewer.cores if budget.unlimited else 1)
         if client.pose is None or client.source.snapshot is None or client.congested():
             if client.source.snapshot is None:
                 client.source.request()
@@ -145,7 +147,7 @@ class Painter:
         if self._splats is not None:
             self._splats.remove()
             self._splats = None
-        client, look, budget = self.client, self.look, self.client.viewer.budget
+        client, look = self.client, self.look
         sources = client.viewer.sources if look.beside else [client.source]
         for source in sources:
             source.poll()
@@ -163,9 +165,7 @@ class Painter:
         client.handle.scene.set_background_image(image.numpy(), "jpeg", jpeg_quality=90 if rung == 0 else 75)
         client.handle.flush()
         seconds = time.monotonic() - began
-        # A GPU does one thing at a time; a CPU's cores are shared, and waiting for one costs training nothing.
-        gpu = sources[0].snapshot is not None and sources[0].snapshot.gaussians.device.type != "cpu"
-        budget.spend(seconds if gpu else time.thread_time() - cpu)
+        client.viewer.spend(seconds, time.thread_time() - cpu)
         self.ladder.record(rung, seconds)
         self._done, self._rung, self._drawn_at = wanted, rung, time.monotonic()
         self.frames += 1
@@ -247,7 +247,7 @@ class Painter:
                 self._splats.set_gaussians(*arrays)
                 if self._splats.scale != chosen.scale:
                     self._splats.scale = chosen.scale
-        client.viewer.budget.spend(time.thread_time() - cpu)
+        client.viewer.spend(time.monotonic() - now, time.thread_time() - cpu)
         self._done, self._rung, self._drawn_at = wanted, 0, now
         self.frames += 1
         self.last = {"splats": len(chosen.centers), "seconds": time.monotonic() - now}

@@ -25,11 +25,10 @@ class TrainPanel(Panel):
         return session.commands is not None and session.progress is not None
 
     def build(self, gui: Any, client: Client) -> None:
-        self._client = client
         self._bar = gui.add_progress_bar(0.0)
         self._text = gui.add_markdown("")
         self._pause = gui.add_button("Pause")
-        self._pause.on_click(client.guard(lambda event: self._toggle()))
+        self._pause.on_click(client.guard(lambda event: client.toggle_pause()))
         steps = gui.add_number("Steps", initial_value=100, min=1, step=1)
         advance = gui.add_button("Train these steps, then pause")
         advance.on_click(client.guard(lambda event: client.command(lambda t: t.advance(int(steps.value)))))
@@ -80,11 +79,6 @@ class TrainPanel(Panel):
         table = np.array(rows, dtype=np.float64)
         for column, plot in enumerate(self._plots, 1):
             plot.data = (table[:, 0], table[:, column])
-
-    def _toggle(self) -> None:
-        progress = self._client.source.progress()
-        paused = progress is not None and progress.state == "paused"
-        self._client.command((lambda t: t.resume()) if paused else (lambda t: t.pause()))
 
 
 def clock(seconds: float) -> str:

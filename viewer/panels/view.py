@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from splat.viewer.cameras import first_view, up_direction
 from splat.viewer.modes import MODES
 from splat.viewer.panel import Panel, State
 
@@ -51,7 +50,7 @@ class ViewPanel(Panel):
         flip = gui.add_button("Turn upside down")
         flip.on_click(client.guard(lambda event: client.turn_up(-client.up)))
         home = gui.add_button("Back to the start")
-        home.on_click(client.guard(lambda event: self._home()))
+        home.on_click(client.guard(lambda event: client.go_home()))
         self._note = gui.add_markdown("")
         self._said = ""
 
@@ -67,10 +66,3 @@ class ViewPanel(Panel):
             note = ""
         if note != self._said:
             self._note.content = self._said = note
-
-    def _home(self) -> None:
-        client = self._client
-        cameras = [view.camera for view in client.session.views]
-        snapshot = client.source.snapshot
-        client.turn_up(up_direction(cameras))
-        client.fly_to(first_view(cameras, snapshot.gaussians if snapshot else None, client.up))

@@ -1,0 +1,188 @@
+"""A browser without a picture: what viser's page says and hears over its websocket, and no more."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import threading
+import time
+from collections.abc import Callable
+from importlib import metadata
+from typing import Any
+
+import msgspec
+import numpy as np
+import zstandard
+from PIL import Image
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import connect
+
+
+class Page:
+    """Connects as viser's page does and keeps what it would show.
+
+    Attributes:
+        elements: uuid -> properties of what is in the control panel.
+        images: number of background images received; `image` is the latest.
+        splats: number of splats in the scene, None where there are none.
+        notifications: (title, body) of each.
+    """
+
+    def __init__(self, port: int, size: tuple[int, int] = (480, 270)) -> None:
+        version = f"viser-v{metadata.version('viser')}"
+        self.socket = connect(
+            f"ws://127.0.0.1:{port}", subprotocols=[version], max_size=None, compression=None
+        )
+        self.size = size
+        self.elements: dict[str, dict[str, Any]] = {}
+        self.commands: dict[str, dict[str, Any]] = {}
+        self.images = 0
+        self.jpeg = b""
+        self.splats: int | None = None
+        self.notifications: list[tuple[str, str]] = []
+        self.camera: dict[str, Any] = {
+            "position": (0.0, 0.0, -3.0),
+            "look_at": (0.0, 0.0, 0.0),
+            "up_direction": (0.0, -1.0, 0.0),
+            "wxyz": (1.0, 0.0, 0.0, 0.0),
+            "fov": 1.0,
+        }
+        self._lock = threading.Lock()
+        self._thread = threading.Thread(target=self._listen, daemon=True)
+        self._thread.start()
+        self.move()
+
+    def __enter__(self) -> Page:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self.socket.close()
+        self._thread.join(5)
+
+    def send(self, kind: str, **fields: Any) -> None:
+        self.socket.send(msgspec.msgpack.encode({"type": kind, **fields}))
+
+    def move(self, **camera: Any) -> None:
+        """Tell the server where the camera is; its rotation follows from where it looks."""
+        self.camera.update(camera)
+        position, target, up = (np.array(self.camera[k]) for k in ("position", "look_at", "up_direction"))
+        self.camera["wxyz"] = _looking(position, target, up)
+        width, height = self.size
+        extra = {"near": 0.01, "far": 1000.0, "image_width": width, "image_height": height}
+        self.send("ViewerCameraMessage", **self.camera, **extra)
+
+    @property
+    def image(self) -> np.ndarray:
+        """[H, W, 3] uint8 the latest background image."""
+        return np.array(Image.open(io.BytesIO(self.jpeg)))
+
+    def find(self, label: str) -> str | None:
+        """The uuid of the element with the label."""
+        with self._lock:
+            for uuid, props in self.elements.items():
+                if props.get("label") == label:
+                    return uuid
+        return None
+
+    def press(self, label: str) -> None:
+        self.send("GuiUpdateMessage", uuid=self._found(label), updates={"value": True})
+
+    def set(self, label: str, value: Any) -> None:
+        self.send("GuiUpdateMessage", uuid=self._found(label), updates={"value": value})
+
+    def trigger(self, label: str) -> None:
+        """Run a command of the palette, as its hotkey does."""
+        self.wait(lambda: any(c["label"] == label for c in self.commands.values()))
+        uuid = next(uuid for uuid, c in self.commands.items() if c["label"] == label)
+        self.send("CommandTriggerMessage", uuid=uuid)
+
+    def text(self) -> str:
+        """All markdown of the control panel."""
+        with self._lock:
+            return "\n".join(str(p["_markdown"]) for p in self.elements.values() if "_markdown" in p)
+
+    def wait(self, condition: Callable[[], Any], seconds: float = 20.0) -> Any:
+        """Until the condition holds; AssertionError with what is shown where it does not."""
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            value = condition()
+            if value:
+                return value
+            time.sleep(0.01)
+        raise AssertionError(
+            f"waited in vain; {self.images} images, {self.notifications}, "
+            f"{[p.get('label') for p in self.elements.values()]}"
+        )
+
+    def wait_image(self, after: int | None = None) -> np.ndarray:
+        """The next image (after that many)."""
+        count = self.images if after is None else after
+        self.wait(lambda: self.images > count)
+        return self.image
+
+    def _found(self, label: str) -> str:
+        return self.wait(lambda: self.find(label))
+
+    def _listen(self) -> None:
+        with contextlib.suppress(ConnectionClosed, OSError):
+            while True:
+                raw = self.socket.recv()
+                size = int.from_bytes(raw[8:16], "little")
+                inner = zstandard.ZstdDecompressor().decompress(raw[16 : 16 + size])
+                decoded = msgspec.msgpack.decode(inner)
+                for message in decoded["messages"]:
+                    with self._lock:
+                        self._hear(message, decoded["binaryBufferLengths"])
+                if any(message["type"] in _CAMERA for message in decoded["messages"]):
+                    self.move()
+
+    def _hear(self, message: dict[str, Any], lengths: list[int]) -> None:
+        kind = message["type"]
+        if kind == "BackgroundImageMessage":
+            if message["rgb_data"] is not None:
+                self.jpeg = message["rgb_data"]
+                self.images += 1
+        elif kind == "NotificationShowMessage":
+            self.notifications.append((message["props"]["title"], message["props"]["body"]))
+        elif kind == "RegisterCommandMessage":
+            self.commands[message["uuid"]] = message["props"]
+        elif kind == "RemoveCommandMessage":
+            self.commands.pop(message["uuid"], None)
+        elif kind == "GuiUpdateMessage":
+            self.elements.get(message["uuid"], {}).update(message["updates"])
+        elif kind == "GuiRemoveMessage":
+            self.elements.pop(message["uuid"], None)
+        elif kind.startswith("Gui") and "props" in message:
+            self.elements[message["uuid"]] = {**message["props"], "value": message.get("value")}
+        elif kind == "GaussianSplatsMessage":
+            self.splats = lengths[message["props"]["buffer"]["__binary_index"]] // _SPLAT_BYTES
+        elif kind == "SceneNodeUpdateMessage" and "buffer" in message["updates"]:
+            self.splats = lengths[message["updates"]["buffer"]["__binary_index"]] // _SPLAT_BYTES
+        elif kind == "RemoveSceneNodeMessage" and message["name"] == "/splats":
+            self.splats = None
+        elif kind in _CAMERA:
+            field, value = _CAMERA[kind]
+            self.camera[field] = message[value]
+
+
+def _looking(position: np.ndarray, target: np.ndarray, up: np.ndarray) -> tuple[float, ...]:
+    """The quaternion, camera to world, of an OpenCV camera that looks at the target."""
+    from scipy.spatial.transform import Rotation
+
+    forward = (target - position) / np.linalg.norm(target - position)
+    right = np.cross(forward, up)
+    right /= np.linalg.norm(right)
+    x, y, z, w = Rotation.from_matrix(np.stack([right, np.cross(forward, right), forward], 1)).as_quat()
+    return (float(w), float(x), float(y), float(z))
+
+
+_SPLAT_BYTES = 32
+_CAMERA = {
+    "SetCameraPositionMessage": ("position", "position"),
+    "SetCameraLookAtMessage": ("look_at", "look_at"),
+    "SetCameraUpDirectionMessage": ("up_direction", "position"),
+    "SetCameraFovMessage": ("fov", "fov"),
+}

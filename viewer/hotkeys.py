@@ -1,0 +1,43 @@
+"""Commands of the palette (Ctrl/Cmd+K) and their keys. W A S D Q E and the arrows move viser's camera."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from splat.viewer.modes import MODES
+
+if TYPE_CHECKING:
+    from splat.viewer.client import Client
+
+
+def add(gui: Any, client: Client) -> None:
+    """Register the commands for one visitor."""
+    session, painter = client.session, client.painter
+
+    def command(label: str, key: str | None, do: Callable[[], Any], hint: str | None = None) -> None:
+        handle = gui.add_command(label, description=hint, hotkey=key)
+        handle.on_trigger(client.guard(lambda event: do()))
+
+    if session.commands is not None:
+        command("Pause or resume training", "P", client.toggle_pause)
+        command("Train one step", "N", lambda: client.command(lambda t: t.advance(1)), "and pause")
+        command("Save a checkpoint", "K", lambda: client.command(lambda t: t.save()))
+    command("Next way of showing", "M", lambda: _next_mode(client))
+    command("Colours", "C", lambda: painter.set(mode="colour"))
+    command("Draw on the server or in the browser", "B", lambda: _other_drawing(client))
+    command("Turn upside down", "U", lambda: client.turn_up(-client.up))
+    command("Back to the start", "H", client.go_home)
+    command("Next photograph", "J", lambda: client.go_to_photograph(1), "fly to where it was taken")
+    command("Previous photograph", "L", lambda: client.go_to_photograph(-1))
+    if len(client.viewer.sources) > 1:
+        command("Next scene", "X", client.show_next)
+
+
+def _next_mode(client: Client) -> None:
+    names = list(MODES)
+    client.painter.set(mode=names[(names.index(client.painter.look.mode) + 1) % len(names)])
+
+
+def _other_drawing(client: Client) -> None:
+    client.painter.set(drawn="browser" if client.painter.look.drawn == "server" else "server")
