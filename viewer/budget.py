@@ -61,7 +61,7 @@ class Budget:
             return 0.0
         with self._lock:
             self._fill()
-            return 0.0 if self._saved >= 0 else -self._saved / max(self._share, 1e-3)
+            return 0.0 if self._saved > -1e-6 else -self._saved / max(self._share, 1e-3)
 
     def _fill(self) -> None:
         now = self._clock()

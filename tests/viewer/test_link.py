@@ -1,0 +1,73 @@
+"""The seam between trainer and viewer: the slot, the queue, the curves."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import threading
+import time
+
+import pytest
+
+from splat.link import Commands, History, Session, Slot
+
+
+def test_a_slot_keeps_the_newest_value_only() -> None:
+    slot: Slot[int] = Slot()
+    assert slot.latest(timeout=0) == (0, None)
+    for value in (1, 2, 3):
+        slot.publish(value)
+    assert slot.latest(timeout=0) == (3, 3)
+
+
+def test_a_reader_waits_for_news_and_no_longer_than_it_said() -> None:
+    slot: Slot[str] = Slot()
+    slot.publish("old")
+    began = time.monotonic()
+    assert slot.latest(newer_than=1, timeout=0.05) == (1, "old")
+    assert time.monotonic() - began >= 0.05
+    threading.Timer(0.05, lambda: slot.publish("new")).start()
+    assert slot.latest(newer_than=1, timeout=10) == (2, "new")
+
+
+def test_commands_run_in_order_and_failures_go_to_who_sent_them() -> None:
+    commands = Commands()
+    done: list[int] = []
+    told: list[Exception] = []
+    commands.send(lambda target: target.append(1))
+    commands.send(lambda target: 1 / 0, told.append)
+    commands.send(lambda target: target.append(2))
+    assert commands.drain(done) == 3
+    assert done == [1, 2]
+    assert isinstance(told[0], ZeroDivisionError)
+    assert commands.drain(done) == 0
+
+
+def test_a_command_that_nobody_answers_for_fails_aloud() -> None:
+    commands = Commands()
+    commands.send(lambda target: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        commands.drain(None)
+
+
+def test_a_history_thins_itself_and_keeps_its_span() -> None:
+    history = History()
+    for step in range(1, 20_001):
+        history.add(step, 1 / step, math.log(step), step)
+    rows = history.rows()
+    assert 500 <= len(rows) <= 2_000
+    steps = [row[0] for row in rows]
+    gaps = {b - a for a, b in itertools.pairwise(steps)}
+    assert len(gaps) == 1  # evenly
+    assert steps[0] <= 32
+    assert steps[-1] > 20_000 - 32
+
+
+def test_a_finished_scene_has_published_its_only_snapshot() -> None:
+    from scenes import mixed
+
+    scene = mixed(5)
+    version, snapshot = Session.finished("a", scene, 7).slot.latest(timeout=0)
+    assert (version, snapshot.step, snapshot.end) == (1, 7, 7)
+    assert snapshot.gaussians is scene
+    assert snapshot.sh_degree == scene.sh_degree
