@@ -5,6 +5,7 @@ set(SPLAT_GPU_SOURCES
   src/cuda/adam.cu
   src/cuda/binning.cu
   src/cuda/blend_backward.cu
+  src/cuda/blend_backward_splats.cu
   src/cuda/blend_forward.cu
   src/cuda/density.cu
   src/cuda/photometric.cu
@@ -40,7 +41,8 @@ if(SPLAT_WITH_EMULATED)
   nanobind_add_module(_emulated NB_STATIC NB_DOMAIN splat_emulated NOMINSIZE ${SPLAT_GPU_BINDINGS} ${sources})
   target_include_directories(_emulated PRIVATE include src/cuda tests)
   target_compile_definitions(_emulated PRIVATE SPLAT_EMULATE)
-  target_compile_options(_emulated PRIVATE -O2 -Wno-unknown-pragmas)
+  # As nvcc compiles device code: memory may be read as another type.
+  target_compile_options(_emulated PRIVATE -O2 -fno-strict-aliasing -Wno-unknown-pragmas)
   install(TARGETS _emulated LIBRARY DESTINATION splat)
 endif()
 
@@ -105,8 +107,9 @@ target_compile_options(gpu_kernels PRIVATE
   $<$<COMPILE_LANGUAGE:CUDA>:--Werror=all-warnings>)
 
 # Approximate quotients and roots are as good there: the result is a test with slack, or goes into a sum.
-set_source_files_properties(src/cuda/blend_backward.cu src/cuda/blend_forward.cu PROPERTIES
-  COMPILE_OPTIONS --use_fast_math)
+set_source_files_properties(
+  src/cuda/blend_backward.cu src/cuda/blend_backward_splats.cu src/cuda/blend_forward.cu
+  PROPERTIES COMPILE_OPTIONS --use_fast_math)
 
 nanobind_add_module(_cuda NB_STATIC NB_DOMAIN splat_cuda NOMINSIZE ${SPLAT_GPU_BINDINGS})
 target_include_directories(_cuda PRIVATE include src/cuda)

@@ -96,6 +96,11 @@ class Commands:
         """Have `command` run with the trainer; what it raises goes to `failed`, where there is one."""
         self._queue.put((command, failed))
 
+    @property
+    def waiting(self) -> bool:
+        """Whether there is a command to run."""
+        return not self._queue.empty()
+
     def drain(self, target: Any) -> int:
         """Run every waiting command on `target`; returns how many ran.
 

@@ -88,6 +88,15 @@ struct Machine {
     }
 };
 
+// What a program asked of the device.
+struct Tally {
+    int64_t launches = 0, fills = 0, waits = 0, messages = 0;
+};
+inline Tally& tally() {
+    static Tally tally;
+    return tally;
+}
+
 inline void seed(uint32_t value) {
     Machine& m = Machine::get();
     const std::lock_guard lock(m.busy);
@@ -222,6 +231,7 @@ inline void run_block(Machine& m) {
 inline void run(const char* name, int64_t blocks, int threads, const std::function<void()>& body) {
     Machine& m = Machine::get();
     const std::lock_guard lock(m.busy);
+    ++tally().launches;
     if (threads < 1 || threads > kMaxThreads) throw Misuse(std::string(name) + ": impossible block size");
     m.name = name, m.threads = threads, m.body = &body, m.failure.clear();
     m.grid = {static_cast<unsigned>(blocks), 1, 1}, m.size = {static_cast<unsigned>(threads), 1, 1};

@@ -51,6 +51,7 @@ void selftest(const char* which, const float* values, float* out, int64_t blocks
     if (name == "missing barrier") launch("block_sums", block_sums<false>, blocks, kThreads, nullptr, values, out);
     if (name == "unreached barrier") launch("unreached_barrier", unreached_barrier, 1, kThreads, nullptr);
     if (name == "diverged intrinsics") launch("diverged_intrinsics", diverged_intrinsics, 1, kThreads, nullptr);
+    if (name == "too many blocks") launch("block_sums", block_sums<true>, int64_t{1} << 31, kThreads, nullptr, values, out);
     if (name == "early exit") {
         uint32_t ballots[kThreads / kWarp + 1] = {};
         launch("early_exit", early_exit, 1, kThreads, nullptr, ballots);

@@ -1,9 +1,9 @@
 """The native rasterizer on an NVIDIA GPU (cuda/src/cuda).
 
 Every call enqueues on torch's current stream of the tensors' device and returns. A render waits for the device
-once, for the number of (Gaussian, tile) pairs, so that there is room for all of them. With a `Deferred` it does
-not: there is room for at least a quarter more than earlier renders needed, and a step whose picture needed more
-changes nothing (see Raster::forward in cuda/src/cuda/raster.h).
+once, for the number of splats and (splat, tile) pairs, so that there is room for all of them. One of a `Guard`'s
+steps does not: there is room for an eighth more than earlier renders needed, and where that was too little the step
+and those after it change nothing until they are taken again (cuda/src/cuda/guard.h).
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 import weakref
 from collections import defaultdict
 from types import ModuleType
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -21,7 +21,7 @@ from splat.raster.api import RenderOptions, RenderOutput
 from splat.raster.native import Deferred, FusedStep, Request
 
 # A device and a stream on it.
-_Place = tuple[torch.device, int]
+_Place = tuple[int, int]
 
 
 class CudaBackend:
@@ -30,27 +30,44 @@ class CudaBackend:
     Args:
         kernels: the module that holds them; None for splat._cuda. The tests give splat._emulated, which takes
             tensors on the CPU.
+        backward: how the blend is differentiated: "pixels", a thread each, or "splats", a lane each with
+            checkpoints of the forward pass (not with features). Their results differ by rounding; which is
+            faster is for benchmarks/gpu.py to say.
 
     Raises:
         DeviceError: the kernels were not built, or there is no GPU.
     """
 
     name = "cuda"
+    quantized_moments = True
 
-    def __init__(self, kernels: ModuleType | None = None) -> None:
+    def __init__(
+        self, kernels: ModuleType | None = None, *, backward: Literal["pixels", "splats"] = "pixels"
+    ) -> None:
+        self._by_splats = backward == "splats"
         self._kernels = kernels if kernels is not None else _built()
         self._device_type = "cpu" if self._kernels.ARCHITECTURES == "emulated" else "cuda"
         # State of finished renders, for the next ones on the same stream. append and pop are atomic.
         self._free: defaultdict[_Place, list[_State]] = defaultdict(list)
 
-    def deferred(self) -> Deferred:
-        """What makes the next step a fused one; see `splat.raster.native.Deferred`."""
-        return Deferred()
+    def deferred(self, guard: Guard | None = None) -> Deferred:
+        """What makes the next step a fused one; see `splat.raster.native.Deferred`.
+
+        With a `guard` nothing waits for the device, and the step may turn out to be refused.
+        """
+        deferred = Deferred()
+        deferred.guard = guard
+        return deferred
+
+    def guard(self, device: torch.device) -> Guard:
+        """What lets the steps of one run go ahead of the device."""
+        return Guard(self._kernels, device)
 
     def render(self, gaussians: Gaussians, camera: Camera, options: RenderOptions) -> RenderOutput:
         request = Request.check(gaussians, camera, options, self._device_type)
         inputs = request.inputs(gaussians, camera, options)
-        lease = _Lease(self._kernels, self._free, request.device)
+        guard = None if options.deferred is None else options.deferred.guard
+        lease = _Lease(self._kernels, self._free, request.device, guard, self._by_splats)
         return request.output(_Render.apply(request, lease, options.deferred, *inputs))
 
 
@@ -67,10 +84,53 @@ def _built() -> ModuleType:
     return _cuda
 
 
+class Guard:
+    """Steps that are taken without waiting for the device (cuda/src/cuda/guard.h).
+
+    Once a step was refused for want of room, so are all that follow, until `resume`: whoever took them takes
+    them again from step `taken` on, counted from the first one of this guard.
+    """
+
+    def __init__(self, kernels: ModuleType, device: torch.device) -> None:
+        self._device = device
+        self.record = torch.zeros(kernels.RECORD_BYTES, dtype=torch.uint8, device=device)
+        self.native = kernels.Guard(self.record.data_ptr())
+
+    @property
+    def taken(self) -> int:
+        """Steps that the device is known to have taken, or to have had room for."""
+        return self.native.taken
+
+    @property
+    def refused(self) -> bool:
+        """Whether the step after those is known to have been refused."""
+        return self.native.refused
+
+    def listen(self) -> None:
+        """Hear what has arrived from the device; never waits."""
+        self.native.listen()
+
+    def settle(self) -> None:
+        """Wait for the device, and hear all."""
+        self.native.settle(*_place(self._device))
+
+    def resume(self) -> None:
+        """After a refusal: the steps that follow count again."""
+        self.native.resume(*_place(self._device))
+
+
+def _place(device: torch.device) -> tuple[int, int]:
+    """(device, stream) as the kernels take them; the emulation ignores both."""
+    if device.type != "cuda":
+        return 0, 0
+    index = torch.cuda.current_device() if device.index is None else device.index
+    return index, torch.cuda.current_stream(device).cuda_stream
+
+
 class _State:
     """A native Raster with the memory that it asks for, which is torch's."""
 
-    def __init__(self, kernels: ModuleType, device: torch.device) -> None:
+    def __init__(self, kernels: ModuleType, device: torch.device, by_splats: bool) -> None:
         memory: dict[int, Tensor] = {}
 
         def allocate(slot: int, size: int) -> int:
@@ -78,23 +138,30 @@ class _State:
             memory[slot] = torch.empty(size, dtype=torch.uint8, device=device)
             return memory[slot].data_ptr()
 
-        self.raster = kernels.Raster(allocate)
+        self.raster = kernels.Raster(allocate, by_splats)
 
 
 class _Lease:
     """State on loan until nothing refers to the render any more."""
 
+    quantized_moments = True
+
     def __init__(
-        self, kernels: ModuleType, free: defaultdict[_Place, list[_State]], device: torch.device
+        self,
+        kernels: ModuleType,
+        free: defaultdict[_Place, list[_State]],
+        device: torch.device,
+        guard: Guard | None,
+        by_splats: bool,
     ) -> None:
         self.kernels = kernels
-        stream = torch.cuda.current_stream(device).cuda_stream if device.type == "cuda" else 0
-        self.place = (device.index or 0, stream)
-        pool = free[(device, stream)]
+        self.guard = guard
+        self.place = _place(device)
+        pool = free[self.place]
         try:
             state = pool.pop()
         except IndexError:
-            state = _State(kernels, device)
+            state = _State(kernels, device, by_splats)
         self.raster = state.raster
         weakref.finalize(self, pool.append, state)
 
@@ -105,19 +172,26 @@ class _Lease:
             addresses, request.count, tensors[4].shape[1], request.degree, request.antialiased
         )
 
+    def set_frame(self, request: Request, pose: Tensor, rates: Any) -> None:
+        """What changes from step to step, to the device."""
+        c = request.camera
+        matrix = pose.detach().to("cpu", torch.float32).flatten().tolist()
+        self.view = self.kernels.View(matrix, c.fx, c.fy, c.cx, c.cy, c.width, c.height)
+        self.raster.set_frame(self.view, rates, *self.place)
+
     def fused_step(self, request: Request, step: FusedStep, *, differentiated: bool) -> None:
         if not differentiated:
-            self.raster.blend_backward(*[0] * 11, *self.place)
+            self.raster.blend_backward(*[0] * 12, *self.place)
+        rates = self.kernels.Rates(
+            step.rates, step.step, *step.betas, step.eps, *step.penalties, request.count
+        )
+        self.raster.set_frame(self.view, rates, *self.place)
         self.raster.fused_step(
             self.scene(request, step.shown),
             [tensor.data_ptr() for tensor in step.values],
             [tensor.data_ptr() for tensor in step.first],
             [tensor.data_ptr() for tensor in step.second],
-            step.rates,
-            step.step,
-            *step.betas,
-            step.eps,
-            *step.penalties,
+            _address(step.sh_scales),
             *self.place,
         )
 
@@ -148,16 +222,12 @@ class _Render(torch.autograd.Function):
         depth = picture(height, width) if "depth" in needs else None
         median_depth = picture(height, width) if "median_depth" in needs else None
         channels = 0 if features is None else features.shape[1]
-        feature_image = None if features is None else torch.zeros(height, width, channels, device=device)
+        feature_image = None if features is None else picture(height, width, channels)
         colour = _contiguous(None if background is None else background.to(device, torch.float32))
         flat = _contiguous(features)
+        lease.set_frame(request, pose, lease.kernels.Rates())
         lease.raster.forward(
             lease.scene(request, parameters),
-            pose.detach().to("cpu", torch.float32).flatten().tolist(),
-            camera.fx,
-            camera.fy,
-            camera.cx,
-            camera.cy,
             width,
             height,
             _address(colour),
@@ -171,12 +241,12 @@ class _Render(torch.autograd.Function):
             _address(feature_image),
             _address(request.statistics["radii"]),
             _address(request.statistics["contribution"]),
-            deferred is None,
+            None if lease.guard is None else lease.guard.native,
             *lease.place,
         )
         ctx.request, ctx.lease, ctx.deferred, ctx.colour = request, lease, deferred, colour
         ctx.set_materialize_grads(False)
-        ctx.save_for_backward(means, quats, log_scales, logits, sh, pose, features, alpha, depth)
+        ctx.save_for_backward(means, quats, log_scales, logits, sh, pose, features, image, alpha, depth)
         if deferred is not None:
             deferred._lease = lease
         return image, alpha, depth, median_depth, feature_image
@@ -184,7 +254,7 @@ class _Render(torch.autograd.Function):
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx, v_image, v_alpha, v_depth, v_median_depth, v_features):
-        means, quats, log_scales, logits, sh, pose, features, alpha, depth = ctx.saved_tensors
+        means, quats, log_scales, logits, sh, pose, features, image, alpha, depth = ctx.saved_tensors
         request, lease, wants = ctx.request, ctx.lease, ctx.needs_input_grad
         if features is None or features.shape[1] == 0:
             v_features = None
@@ -196,6 +266,7 @@ class _Render(torch.autograd.Function):
         lease.raster.blend_backward(
             *[_address(v) for v in gradients],
             _address(ctx.colour),
+            _address(image),
             _address(depth),
             _address(flat),
             _address(grad_features),

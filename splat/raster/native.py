@@ -19,7 +19,7 @@ from splat.core.gaussians import PARAMETERS
 from splat.raster.api import RenderOptions, RenderOutput
 
 _RATES = ("means", "quats", "log_scales", "logit_opacities", "sh0", "shN")
-Moments = Mapping[str, tuple[Tensor, Tensor]]
+Moments = Mapping[str, tuple[Tensor, ...]]
 
 
 class NativeBackend:
@@ -43,6 +43,8 @@ class NativeBackend:
 
 class _Lease:
     """Native memory on loan until nothing refers to the render any more."""
+
+    quantized_moments = False
 
     def __init__(self, free: list[Any]) -> None:
         self._free = free
@@ -76,6 +78,8 @@ class _Lease:
 class Lease(Protocol):
     """What a backend holds of a render until the step is done."""
 
+    quantized_moments: bool
+
     def fused_step(self, request: Request, step: FusedStep, *, differentiated: bool) -> None:
         """Projection-backward and Adam; without a backward pass before, from gradients of zero."""
 
@@ -93,6 +97,7 @@ class FusedStep:
     betas: tuple[float, float]
     eps: float
     penalties: tuple[float, float]  # opacity, scale
+    sh_scales: Tensor | None = None  # [N, 2] where the moments are quantized
 
 
 @dataclass
@@ -296,6 +301,7 @@ class Deferred:
     """
 
     def __init__(self) -> None:
+        self.guard: Any = None  # of a backend that runs ahead of its device
         self._request: Request | None = None
         self._lease: Lease | None = None
         self._ready = False
@@ -324,7 +330,8 @@ class Deferred:
 
         Args:
             gaussians: the scene to step; contiguous float32.
-            moments: name -> (first, second moment), shaped as the parameters.
+            moments: name -> (first, second moment), shaped as the parameters. Quantized, where the backend takes
+                them: bfloat16, those of sh uint8 with their scales [N, 2] (splat.training.moments).
             rates: learning rates of means, quats, log_scales, logit_opacities, sh0 (band 0), shN (the rest).
             step: count of this step from 1, for the bias correction.
             penalties: "opacity": w adds w mean(sigmoid(logit)); "scale": w adds w mean(exp(log_scale)), of
@@ -346,6 +353,11 @@ class Deferred:
         if unknown:
             raise ValueError(f"penalties: expected opacity or scale, got {sorted(unknown)}")
         values, first, second, rendered = [], [], [], []
+        scales = moments["sh"][2] if len(moments["sh"]) == 3 else None
+        if scales is not None:
+            if not lease.quantized_moments:
+                raise UsageError("this backend's fused step takes moments in float32 alone")
+            check_tensor("scales", scales, (request.count, 2), dtype=torch.float32, device=request.device)
         shown = gaussians if shown is None else shown
         for name in PARAMETERS:
             value, source = getattr(gaussians, name), getattr(shown, name)
@@ -353,12 +365,15 @@ class Deferred:
                 f"shown {name}", source, tuple(value.shape), dtype=torch.float32, device=request.device
             )
             rendered.append(source.detach().contiguous())
-            for kind, tensor in zip(
-                ("", "exp_avg of ", "exp_avg_sq of "), (value, *moments[name]), strict=True
+            dtype = torch.float32
+            if scales is not None:
+                dtype = torch.uint8 if name == "sh" else torch.bfloat16
+            for kind, tensor, expected in (
+                ("", value, torch.float32),
+                ("exp_avg of ", moments[name][0], dtype),
+                ("exp_avg_sq of ", moments[name][1], dtype),
             ):
-                check_tensor(
-                    kind + name, tensor, tuple(value.shape), dtype=torch.float32, device=request.device
-                )
+                check_tensor(kind + name, tensor, tuple(value.shape), dtype=expected, device=request.device)
                 if not tensor.is_contiguous():
                     raise ValueError(f"{kind}{name}: expected a contiguous tensor")
             values.append(value.detach())
@@ -374,6 +389,7 @@ class Deferred:
             betas,
             eps,
             (float(penalties.get("opacity", 0.0)), float(penalties.get("scale", 0.0))),
+            scales,
         )
         lease.fused_step(request, arguments, differentiated=self._ready)
         self._lease = None

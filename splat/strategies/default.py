@@ -87,6 +87,12 @@ class Default(Strategy):
         """The step at which refinement ends."""
         return ctx.steps // 2 if self.config.refine_stop is None else self.config.refine_stop
 
+    def runs_ahead(self, ctx: Context) -> bool:
+        c, taken = self.config, ctx.step + 1
+        resets = c.reset_every > 0 and taken % c.reset_every == 0
+        refines = taken > c.refine_start and taken % c.refine_every == 0
+        return taken >= self.stop(ctx) or not (refines or resets)
+
     @torch.no_grad()
     def after_backward(self, ctx: Context) -> None:
         if ctx.step + 1 >= self.stop(ctx):
@@ -98,7 +104,7 @@ class Default(Strategy):
         assert gradient is not None
         assert output.radii is not None
         sums, views = ctx.edits.state["gradient_sum"], ctx.edits.state["view_count"]
-        accumulate_gradients_(sums, views, gradient, output.radii, camera.width, camera.height)
+        accumulate_gradients_(sums, views, gradient, output.radii, camera.width, camera.height, ctx.guard)
 
     @torch.no_grad()
     def after_step(self, ctx: Context) -> None:

@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -15,7 +17,13 @@ from splat.training import gpu
 
 
 def add_noise_(
-    means: Tensor, quats: Tensor, log_scales: Tensor, logit_opacities: Tensor, eta: Tensor, gain: float
+    means: Tensor,
+    quats: Tensor,
+    log_scales: Tensor,
+    logit_opacities: Tensor,
+    eta: Tensor,
+    gain: float,
+    guard: Any = None,
 ) -> None:
     """Explore: means += gain sigmoid(100 ((1 - o) - 0.995)) Sigma eta, in place.
 
@@ -28,6 +36,7 @@ def add_noise_(
         logit_opacities: [N].
         eta: [N, 3] samples of N(0, I).
         gain: 5e5 times the learning rate of the means (which holds the scene extent).
+        guard: ctx.guard, where a step may turn out to be refused.
 
     Source: Kheradmand et al. 2024, section 4.2.
     """
@@ -35,7 +44,7 @@ def add_noise_(
     if _native_fits(*tensors):
         _native.mcmc_noise(*(t.detach() for t in tensors), gain, torch.get_num_threads())
     elif (kernels := gpu.kernels_for(*tensors)) is not None:
-        gpu.add_noise_(kernels, *tensors, gain)
+        gpu.add_noise_(kernels, *tensors, gain, guard)
     else:
         kernels_reference.add_noise_(means.detach(), quats, log_scales, logit_opacities, eta, gain)
 
@@ -66,7 +75,13 @@ def relocation(opacities: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def accumulate_gradients_(
-    sums: Tensor, views: Tensor, gradient: Tensor, radii: Tensor, width: int, height: int
+    sums: Tensor,
+    views: Tensor,
+    gradient: Tensor,
+    radii: Tensor,
+    width: int,
+    height: int,
+    guard: Any = None,
 ) -> None:
     """What adaptive density control keeps of a render, in place: lengths of gradients, and views.
 
@@ -77,12 +92,13 @@ def accumulate_gradients_(
         gradient: [N, 2] of this render, per pixel; zero where nothing was drawn.
         radii: [N] int32 of this render, 0 where nothing was drawn.
         width, height: size of the image, pixels.
+        guard: ctx.guard, where a step may turn out to be refused.
 
     Source: Kerbl et al. 2023, section 5.2.
     """
     kernels = gpu.kernels_for(sums, views, gradient)
     if kernels is not None:
-        gpu.accumulate_gradients_(kernels, sums, views, gradient, radii.contiguous(), width, height)
+        gpu.accumulate_gradients_(kernels, sums, views, gradient, radii.contiguous(), width, height, guard)
     else:
         kernels_reference.accumulate_gradients_(sums, views, gradient, radii, width, height)
 

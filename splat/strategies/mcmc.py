@@ -58,19 +58,26 @@ class Mcmc(Strategy):
     def penalties(self, ctx: Context) -> dict[str, float]:
         return {"opacity": self.config.opacity_penalty, "scale": self.config.scale_penalty}
 
+    def refines(self, ctx: Context) -> bool:
+        """Whether Gaussians are relocated and added after this step."""
+        c, taken = self.config, ctx.step + 1
+        stop = ctx.steps * 5 // 6 if c.refine_stop is None else c.refine_stop
+        return c.refine_start < taken < stop and taken % c.refine_every == 0
+
+    def runs_ahead(self, ctx: Context) -> bool:
+        return not self.refines(ctx)
+
     @torch.no_grad()
     def after_step(self, ctx: Context) -> None:
         c = self.config
-        taken = ctx.step + 1
-        stop = ctx.steps * 5 // 6 if c.refine_stop is None else c.refine_stop
-        if c.refine_start < taken < stop and taken % c.refine_every == 0:
+        if self.refines(ctx):
             ctx.log("relocated", relocate_dead(ctx, c.min_opacity))
             ctx.log("added", grow(ctx, c.growth, c.min_opacity))
         if c.noise > 0:
             g = ctx.gaussians
             eta = torch.randn(g.means.shape, generator=ctx.generator, device=g.device, dtype=g.dtype)
             gain = c.noise * ctx.rates["means"]
-            add_noise_(g.means, g.quats, g.log_scales, g.logit_opacities, eta, gain)
+            add_noise_(g.means, g.quats, g.log_scales, g.logit_opacities, eta, gain, ctx.guard)
 
 
 def relocate_dead(ctx: Context, min_opacity: float) -> int:

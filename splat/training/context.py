@@ -13,6 +13,7 @@ from splat.core import Camera, Gaussians
 from splat.core.gaussians import PARAMETERS
 from splat.raster import RenderOutput
 from splat.training.edits import Edit, Edits
+from splat.training.moments import Kind
 from splat.training.optim import GaussianAdam, OnCopy, PerGaussian, Rates
 
 MAIN = "main"
@@ -21,10 +22,18 @@ MAIN = "main"
 class Field:
     """A set of Gaussians with its own optimizer and edits."""
 
-    def __init__(self, name: str, gaussians: Gaussians, rates: Rates, extent: float, horizon: int) -> None:
+    def __init__(
+        self,
+        name: str,
+        gaussians: Gaussians,
+        rates: Rates,
+        extent: float,
+        horizon: int,
+        moments: Kind = "full",
+    ) -> None:
         self.name = name
         self.gaussians = gaussians
-        self.optimizer = GaussianAdam(gaussians, rates, extent, horizon)
+        self.optimizer = GaussianAdam(gaussians, rates, extent, horizon, moments)
         self.edits = Edits(gaussians, self.optimizer, name)
 
     def state_dict(self) -> dict[str, Any]:
@@ -77,6 +86,7 @@ class Context:
         further: outputs of this step's further renders, in the order in which they were asked for.
         scalars: what was logged since the metrics were last written.
         rates: learning rates of this step; see GaussianAdam.rates.
+        guard: what kernels that run ahead of the device heed (splat.training.ahead); None where there is none.
         on_edit: called with every Edit of every field.
     """
 
@@ -97,6 +107,7 @@ class Context:
     further: list[RenderOutput] = field(default_factory=list)
     scalars: dict[str, float] = field(default_factory=dict)
     rates: dict[str, float] = field(default_factory=dict)
+    guard: Any = None
     on_edit: Callable[[Edit], None] = lambda edit: None
 
     def __post_init__(self) -> None:
@@ -143,7 +154,8 @@ class Context:
             raise ValueError(f"field {name!r} already exists")
         start = (self.gaussians if gaussians is None else gaussians).detach().clone()
         optimizer = self.main.optimizer
-        added = Field(name, start, rates or optimizer.schedule, self.scene_extent, optimizer.horizon)
+        rates = rates or optimizer.schedule
+        added = Field(name, start, rates, self.scene_extent, optimizer.horizon, optimizer.kind)
         added.edits.listeners.append(self._edited)
         self.fields[name] = added
         return added

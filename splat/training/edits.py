@@ -172,15 +172,15 @@ class Edits:
         state = self._gathered(self.state, self._tracked, source, fresh, copies)
         moments = dict(self.optimizer.moments)
         if not keep_moments:
-            for name, (first, second) in moments.items():
-                moments[name] = first.index_select(0, source), second.index_select(0, source)
+            for name, held in moments.items():
+                moments[name] = tuple(moment.index_select(0, source) for moment in held)
         for name, rows in values.items():
             moved = parameters[name] if name in parameters else extras[name]
             moved[fresh] = rows
             if changed.numel():
                 moved[changed] = rows
-        for pair in moments.values():
-            for moment in pair:
+        for held in moments.values():
+            for moment in held:
                 if not keep_moments:
                     moment[fresh] = 0
                 moment[changed] = 0

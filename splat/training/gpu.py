@@ -42,6 +42,11 @@ def _address(tensor: Tensor | None) -> int:
     return 0 if tensor is None else tensor.data_ptr()
 
 
+def _record(guard: Any) -> int:
+    """Where the kernels read whether a guard (splat.raster.cuda.Guard) refuses; 0 for none."""
+    return 0 if guard is None else guard.record.data_ptr()
+
+
 def adam_step(
     kernels: Any,
     value: Tensor,
@@ -52,10 +57,16 @@ def adam_step(
     count: int,
     betas: tuple[float, float],
     eps: float,
+    head_lr: float | None = None,
 ) -> None:
-    """One step of Adam in place over contiguous float32 tensors of one shape; `count` is from 1."""
+    """One step of Adam in place over contiguous float32 tensors of one shape; `count` is from 1.
+
+    With `head_lr` the tensors are [N, K, C], and [:, 0] moves at that rate.
+    """
     arrays = (value, gradient, first, second)
-    kernels.adam_step(*map(_address, arrays), value.numel(), lr, count, *betas, eps, *_where(value))
+    row, head = (1, 0) if head_lr is None else (value[0].numel() if len(value) else 1, value.shape[2])
+    rates = (row, head, lr if head_lr is None else head_lr, lr)
+    kernels.adam_step(*map(_address, arrays), value.numel(), *rates, count, *betas, eps, *_where(value))
 
 
 def photometric(
@@ -114,10 +125,11 @@ def add_noise_(
     logit_opacities: Tensor,
     eta: Tensor,
     gain: float,
+    guard: Any = None,
 ) -> None:
     """MCMC's noise, in place; see `splat.strategies.kernels.add_noise_`."""
     arrays = (means, quats, log_scales, logit_opacities, eta)
-    kernels.mcmc_noise(*map(_address, arrays), gain, len(means), *_where(means))
+    kernels.mcmc_noise(*map(_address, arrays), gain, len(means), _record(guard), *_where(means))
 
 
 def relocation(kernels: Any, opacities: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
@@ -129,8 +141,15 @@ def relocation(kernels: Any, opacities: Tensor, counts: Tensor) -> tuple[Tensor,
 
 
 def accumulate_gradients_(
-    kernels: Any, sums: Tensor, views: Tensor, gradient: Tensor, radii: Tensor, width: int, height: int
+    kernels: Any,
+    sums: Tensor,
+    views: Tensor,
+    gradient: Tensor,
+    radii: Tensor,
+    width: int,
+    height: int,
+    guard: Any = None,
 ) -> None:
     """The default strategy's statistics, in place; see `splat.strategies.kernels`."""
-    arrays = (sums, views, gradient, radii)
-    kernels.accumulate_gradients(*map(_address, arrays), width / 2, height / 2, len(sums), *_where(sums))
+    arrays = (*map(_address, (sums, views, gradient, radii)), width / 2, height / 2, len(sums))
+    kernels.accumulate_gradients(*arrays, _record(guard), *_where(sums))

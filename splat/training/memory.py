@@ -8,9 +8,10 @@ from pathlib import Path
 
 import torch
 
-# Bytes that training keeps per Gaussian and harmonic coefficient, in float32: the value, two moments and,
-# while an edit gathers the rows, all three once more.
-_COPIES = 6
+from splat.training import moments
+
+# Of everything that is kept per Gaussian, as an edit gathers the rows.
+_COPIES = 2
 # Means, quaternion, scales, opacity; and projected splat, statistics, tile instances.
 _GEOMETRY_FLOATS = 11
 _TRANSIENT_BYTES = 512
@@ -38,14 +39,15 @@ def resident() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # macOS: the peak, in bytes
 
 
-def bytes_per_gaussian(coefficients: int) -> int:
+def bytes_per_gaussian(coefficients: int, kind: moments.Kind = "full") -> int:
     """Bytes that one Gaussian with that many harmonic coefficients takes in training."""
-    return 4 * _COPIES * (_GEOMETRY_FLOATS + 3 * coefficients) + _TRANSIENT_BYTES
+    state = 4 * (_GEOMETRY_FLOATS + 3 * coefficients) + moments.bytes_per_gaussian(coefficients, kind)
+    return _COPIES * state + _TRANSIENT_BYTES
 
 
-def cap_from_memory(device: torch.device, coefficients: int) -> int:
+def cap_from_memory(device: torch.device, coefficients: int, kind: moments.Kind = "full") -> int:
     """Most Gaussians that fit into the memory that is free now; at least 1000."""
-    return max(1000, int(_SHARE * available(device)) // bytes_per_gaussian(coefficients))
+    return max(1000, int(_SHARE * available(device)) // bytes_per_gaussian(coefficients, kind))
 
 
 def is_out_of_memory(error: BaseException) -> bool:

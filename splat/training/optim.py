@@ -18,6 +18,8 @@ from splat import _native
 from splat.core import Gaussians
 from splat.core.gaussians import PARAMETERS
 from splat.training import gpu
+from splat.training import moments as quantized
+from splat.training.moments import Kind
 
 BETAS = (0.9, 0.999)
 EPS = 1e-15
@@ -99,23 +101,28 @@ class GaussianAdam:
     """Optimizer of one set of Gaussians.
 
     Attributes:
-        moments: parameter or extra -> (exp_avg, exp_avg_sq), each of the parameter's shape.
+        moments: parameter or extra -> (exp_avg, exp_avg_sq), each of the parameter's shape; quantized, those of
+            sh are followed by their scales [N, 2].
+        kind: of the parameters' moments; extras have full ones.
         extras: extras that are optimised or follow edits, by name.
         count: steps taken; the bias correction of the next one uses count + 1.
     """
 
-    def __init__(self, gaussians: Gaussians, rates: Rates, extent: float, horizon: int) -> None:
+    def __init__(
+        self, gaussians: Gaussians, rates: Rates, extent: float, horizon: int, kind: Kind = "full"
+    ) -> None:
         self.gaussians = gaussians
+        self.kind: Kind = kind
         self.schedule = rates
         self.extent = extent
         self.horizon = horizon
         self.count = 0
         self.extras: dict[str, PerGaussian] = {}
-        self.moments: dict[str, tuple[Tensor, Tensor]] = {}
+        self.moments: dict[str, tuple[Tensor, ...]] = {}
         for name in PARAMETERS:
             value = getattr(gaussians, name).detach().contiguous()
             setattr(gaussians, name, value)
-            self.moments[name] = (torch.zeros_like(value), torch.zeros_like(value))
+            self.moments[name] = quantized.zeros(name, value, kind)
 
     def declare(self, name: str, extra: PerGaussian) -> None:
         """Add a per-Gaussian value to the scene's extras; values already there (a resumed run) are kept."""
@@ -126,7 +133,7 @@ class GaussianAdam:
             self.gaussians.extras[name] = extra.initial(self.gaussians)
         value = self.gaussians.extras[name]
         if extra.lr is not None and name not in self.moments:
-            self.moments[name] = (torch.zeros_like(value), torch.zeros_like(value))
+            self.moments[name] = quantized.zeros(name, value, "full")
 
     def value(self, name: str) -> Tensor:
         """[N, ...] the activated values of an extra."""
@@ -158,14 +165,13 @@ class GaussianAdam:
                 continue
             grad = torch.zeros_like(value) if value.grad is None else value.grad
             _add_penalty(name, g, grad, penalties)
-            if name != "sh":
-                adam_step(value, grad, *self.moments[name], rates[name], self.count)
-                continue
-            adam_step(value, grad, *self.moments[name], rates["shN"], self.count)
-            # The base colour has a rate of its own: what is missing is the same direction once more.
-            first, second = self.moments[name]
-            direction = _direction(first[:, :1], second[:, :1], self.count)
-            value[:, :1] -= (rates["sh0"] - rates["shN"]) * direction
+            lr, head_lr = (rates["shN"], rates["sh0"]) if name == "sh" else (rates[name], None)
+            if self.kind == "quantized" and name in PARAMETERS:
+                held = self.moments[name]
+                quantized.adam_step(name, value, grad, held, lr, self.count, BETAS, EPS, head_lr)
+            else:
+                first, second = self.moments[name]
+                adam_step(value, grad, first, second, lr, self.count, head_lr)
 
     @torch.no_grad()
     def step_fused(
@@ -190,7 +196,8 @@ class GaussianAdam:
         for name, extra in self.extras.items():
             value = self.gaussians.extras[name]
             if extra.lr is not None and value.grad is not None:
-                adam_step(value, value.grad, *self.moments[name], rates[name], self.count)
+                first, second = self.moments[name]
+                adam_step(value, value.grad, first, second, rates[name], self.count)
 
     def state_dict(self) -> dict[str, Any]:
         return {
@@ -198,16 +205,20 @@ class GaussianAdam:
             "extent": self.extent,
             "horizon": self.horizon,
             "rates": asdict(self.schedule),
-            "moments": {name: list(pair) for name, pair in self.moments.items()},
+            "kind": self.kind,
+            "moments": {name: list(held) for name, held in self.moments.items()},
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take over moments and schedule; parameters and extras are loaded by their owner, before."""
+        kind = state.get("kind", "full")
+        if kind != self.kind:
+            raise ValueError(f"saved with {kind} moments, not with {self.kind} ones (--moments)")
         self.count = state["count"]
         self.extent = state["extent"]
         self.horizon = state["horizon"]
         self.schedule = Rates(**state["rates"])
-        self.moments = {name: (pair[0], pair[1]) for name, pair in state["moments"].items()}
+        self.moments = {name: tuple(held) for name, held in state["moments"].items()}
 
 
 def _add_penalty(name: str, g: Gaussians, grad: Tensor, penalties: dict[str, float]) -> None:
@@ -227,19 +238,37 @@ def _direction(exp_avg: Tensor, exp_avg_sq: Tensor, count: int) -> Tensor:
 
 
 def adam_step(
+    param: Tensor,
+    grad: Tensor,
+    exp_avg: Tensor,
+    exp_avg_sq: Tensor,
+    lr: float,
+    count: int,
+    head_lr: float | None = None,
+) -> None:
+    """One Adam step, in place; `count` is the 1-based number of the step. All four are of one shape.
+
+    With `head_lr`, param[:, 0] moves at that rate.
+    """
+    kernels = gpu.kernels_for(param, exp_avg, exp_avg_sq)
+    if kernels is not None:
+        arrays = (param.detach(), grad.detach().contiguous(), exp_avg, exp_avg_sq)
+        gpu.adam_step(kernels, *arrays, lr, count, BETAS, EPS, head_lr)
+        return
+    _adam_step(param, grad, exp_avg, exp_avg_sq, lr, count)
+    if head_lr is not None:
+        # What is missing is the same direction once more.
+        param[:, :1] -= (head_lr - lr) * _direction(exp_avg[:, :1], exp_avg_sq[:, :1], count)
+
+
+def _adam_step(
     param: Tensor, grad: Tensor, exp_avg: Tensor, exp_avg_sq: Tensor, lr: float, count: int
 ) -> None:
-    """One Adam step, in place; `count` is the 1-based number of the step. All four are of one shape."""
     if all(t.device.type == "cpu" and t.dtype == torch.float32 for t in (param, grad)) and all(
         t.is_contiguous() for t in (param, exp_avg, exp_avg_sq)
     ):
         value, gradient, threads = param.detach(), grad.detach().contiguous(), torch.get_num_threads()
         _native.adam_step(value, gradient, exp_avg, exp_avg_sq, lr, count, *BETAS, EPS, threads)
-        return
-    kernels = gpu.kernels_for(param, exp_avg, exp_avg_sq)
-    if kernels is not None:
-        arrays = (param.detach(), grad.detach().contiguous(), exp_avg, exp_avg_sq)
-        gpu.adam_step(kernels, *arrays, lr, count, BETAS, EPS)
         return
     exp_avg.lerp_(grad, 1 - BETAS[0])
     exp_avg_sq.mul_(BETAS[1]).addcmul_(grad, grad, value=1 - BETAS[1])

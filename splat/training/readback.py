@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
 import torch
@@ -32,13 +33,17 @@ class Readback(Generic[Label]):
             arrived.record()
         self._pending.append((label, host, arrived))
 
-    def received(self) -> list[tuple[Label, float]]:
-        """What has arrived since the last call."""
+    def forget(self, which: Callable[[Label], bool]) -> None:
+        """Drop the values whose labels `which` picks."""
+        self._pending = deque(entry for entry in self._pending if not which(entry[0]))
+
+    def received(self, *, wait: bool = False) -> list[tuple[Label, float]]:
+        """What has arrived since the last call; all, with `wait`."""
         values = []
         while self._pending:
             label, value, arrived = self._pending[0]
             if arrived is not None and not arrived.query():
-                if len(self._pending) <= AHEAD:
+                if len(self._pending) <= AHEAD and not wait:
                     break
                 arrived.synchronize()
             self._pending.popleft()

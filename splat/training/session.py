@@ -135,14 +135,14 @@ def assemble(
     backend = registry.backend(config.backend, device)
     horizon = state["horizon"] if state else config.steps
     cap = config.max_gaussians or (state and state["cap"])
-    cap = cap or memory.cap_from_memory(device, coefficients(config.sh_degree))
+    cap = cap or memory.cap_from_memory(device, coefficients(config.sh_degree), config.moments)
 
     if state is None:
         generator = torch.Generator().manual_seed(config.seed)
         gaussians = initialise(config, dataset, cap, generator).to(device)
     else:
         gaussians = _saved_gaussians(state["trainer"]["main"]).to(device)
-    main = Field(MAIN, gaussians, config.rates, dataset.extent, horizon)
+    main = Field(MAIN, gaussians, config.rates, dataset.extent, horizon, config.moments)
     ctx = Context(
         config=config,
         main=main,

@@ -47,6 +47,13 @@ class Strategy:
         """Further renders of this step: (field, camera, options, target)."""
         return []
 
+    def runs_ahead(self, ctx: Context) -> bool:
+        """Whether this step's after_backward and after_step change nothing but through kernels that heed
+        ctx.guard. Otherwise the trainer waits, before them, until it knows that the device takes the step; the
+        hooks before after_backward may be called again for a step that it does not.
+        """
+        return False
+
     def transform(self, gaussians: Gaussians, ctx: Context) -> Gaussians:
         """What is rendered, from what is stored. Obeys ctx.training; export bakes it."""
         return gaussians

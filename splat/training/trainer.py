@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -16,6 +17,7 @@ from splat.core.gaussians import PARAMETERS
 from splat.link import Commands, Snapshot
 from splat.raster import RenderOptions, RenderOutput
 from splat.training import guard
+from splat.training.ahead import Ahead
 from splat.training.byhand import ByHand
 from splat.training.context import MAIN, Context, Field
 from splat.training.losses import photometric
@@ -49,7 +51,7 @@ class Trainer:
         views: Views,
         backend: Any,
         *,
-        deferred: Callable[[], Any] | None = None,
+        deferred: Callable[..., Any] | None = None,
         exposure: Exposure | None = None,
         poses: Poses | None = None,
         commands: Commands | None = None,
@@ -81,16 +83,26 @@ class Trainer:
         asked = frozenset().union(*(s.needs for s in self.strategies))
         self._needs = asked - {PARAM_GRADS}
         self._deferred = None if PARAM_GRADS in asked or poses is not None else deferred
+        if ctx.optimizer.kind == "quantized" and not getattr(backend, "quantized_moments", False):
+            self._deferred = None
         # What is shown has the gradients of what is stored: no transform, or none but straight-through ones.
         self._straight = all(
             s.straight_through or type(s).transform is Strategy.transform for s in self.strategies
         )
+        self._ahead: Ahead | None = None
+        if self._deferred is not None and hasattr(backend, "guard"):
+            self._ahead = Ahead(backend.guard(ctx.gaussians.device))
+            self._deferred = partial(self._deferred, self._ahead.guard)
+            ctx.guard = self._ahead.guard
 
     def run(self) -> None:
         """Step until `end`, or until a command or a signal sets `stopping`."""
         while True:
-            self.commands.drain(self)
+            if self.commands.waiting:
+                self.settle()
+                self.commands.drain(self)
             if self.stopping or self.ctx.step >= self.end:
+                self.settle()
                 return
             if self.paused:
                 self._idle()
@@ -142,8 +154,53 @@ class Trainer:
         self.end += steps
 
     def step(self) -> None:
-        """One training step."""
+        """One training step.
+
+        On a GPU the host may learn only now that an earlier one was refused (see Ahead): then all from there on
+        are taken again. What is observed of such a step before that belongs to an incomplete picture.
+        """
+        self._go_to(self.ctx.step + 1)
+
+    def settle(self) -> None:
+        """Wait until every step so far is known to be taken."""
+        if self._ahead is not None and self._ahead.pending:
+            reached = self.ctx.step
+            while self._returned(wait=True):
+                self._go_to(reached)
+
+    def _go_to(self, step: int) -> None:
+        while self.ctx.step < step:
+            self._advance()
+
+    def _returned(self, *, wait: bool) -> bool:
+        """Whether a step was refused; if so, the host is back before it."""
+        assert self._ahead is not None
+        state = self._ahead.refused(wait=wait)
+        if state is None:
+            return False
+        ctx = self.ctx
+        ctx.step = state["step"]
+        ctx.optimizer.count = state["count"]
+        ctx.generator.set_state(state["generator"])
+        self.views.load_state_dict(state["views"])
+        self._losses.forget(lambda label: label[0] > ctx.step)
+        return True
+
+    def _host_state(self) -> dict[str, Any]:
+        """What a step without the device's consent changes on the host."""
+        ctx = self.ctx
+        return {
+            "step": ctx.step,
+            "count": ctx.optimizer.count,
+            "generator": ctx.generator.get_state(),
+            "views": self.views.state_dict(),
+        }
+
+    def _advance(self) -> None:
+        """A step, unless it turns out that one was refused: then the host is back before that one."""
         ctx, stored = self.ctx, self.ctx.gaussians
+        before = None if self._ahead is None else self._host_state()
+        ctx.output = None  # type: ignore[assignment]  # the memory of the last render is for the next
         fields = [ctx.main, *ctx.fields.values()]
         view = self.views.next(ctx.step)
         ctx.view, ctx.camera, ctx.target, ctx.mask = view.index, view.camera, view.target, view.mask
@@ -160,8 +217,14 @@ class Trainer:
             options.deferred = self._deferred()
             for name in PARAMETERS:
                 getattr(stored, name).requires_grad_(False)
-        elif self._straight and shown is not stored:
-            shown = _straight_through(stored, shown)
+            if self._ahead is not None:
+                assert before is not None
+                self._ahead.begin(before)
+        else:
+            if self._ahead is not None and self._ahead.pending and self._returned(wait=True):
+                return
+            if self._straight and shown is not stored:
+                shown = _straight_through(stored, shown)
 
         drawn = self.backend.render(shown, camera, options)
         ctx.output = self._finished(drawn)
@@ -179,6 +242,8 @@ class Trainer:
             for value in strategy.losses(ctx).values():
                 loss = loss + value
         loss.backward()
+        if self._ahead is not None and self._returned(wait=not self._steady()):
+            return
         self._losses.send((ctx.step + 1, view.camera.name), loss)
         for (step, name), known in self._losses.received():
             self.loss, self.loss_view = known, name
@@ -196,6 +261,15 @@ class Trainer:
                 strategy.after_step(ctx)
         ctx.step += 1
 
+    def _steady(self) -> bool:
+        """Whether what follows in this step changes nothing but by kernels that heed the guard."""
+        return (
+            self.exposure is None
+            and not self.ctx.fields
+            and not any(extra.lr is not None for extra in self.ctx.optimizer.extras.values())
+            and all(strategy.runs_ahead(self.ctx) for strategy in self.strategies)
+        )
+
     @property
     def sh_degree(self) -> int:
         """Degree of the harmonics in use at the current step."""
@@ -205,6 +279,7 @@ class Trainer:
     @torch.no_grad()
     def baked(self) -> Gaussians:
         """The scene as it is drawn after training: every strategy's transform applied."""
+        self.settle()
         self.ctx.training = False
         try:
             return self._transformed(self.ctx.gaussians).detach()
@@ -224,6 +299,7 @@ class Trainer:
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that the next step depends on."""
+        self.settle()
         ctx = self.ctx
         return {
             "step": ctx.step,

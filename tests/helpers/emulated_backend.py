@@ -11,3 +11,17 @@ class EmulatedBackend(CudaBackend):
 
     def __init__(self) -> None:
         super().__init__(_emulated)
+
+
+class EmulatedBySplats(CudaBackend):
+    name = "emulated by splats"
+
+    def __init__(self) -> None:
+        super().__init__(_emulated, backward="splats")
+
+
+class CudaBySplats(CudaBackend):
+    name = "cuda by splats"
+
+    def __init__(self) -> None:
+        super().__init__(backward="splats")

@@ -7,6 +7,7 @@ The emulation runs the very sources that nvcc compiles, thread by thread, in an 
 from __future__ import annotations
 
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from photographs import images
 from torch import Tensor
 
 from splat import _emulated
+from splat.core import DeviceError
 from splat.strategies import kernels_reference
 from splat.strategies.constants import RELOCATION_MAX
 from splat.training import gpu, losses, losses_reference, optim
@@ -123,6 +125,46 @@ def test_emulated_adam(count: int, offset: int) -> None:
     torch.testing.assert_close(value, others[0], rtol=3 * 2**-24, atol=3 * 2**-22 * 32 * 0.01)
     assert not any(a[:offset].any() or a[-1] for a in arrays)
     assert not first[::7].any()
+
+
+@pytest.mark.parametrize("coefficients", [1, 4, 16])
+def test_emulated_adam_has_a_rate_of_its_own_for_the_head_of_every_row(coefficients: int) -> None:
+    """To the bit what two calls make of head and rest, each at its rate."""
+    generator = torch.Generator().manual_seed(1)
+    value = torch.randn(37, coefficients, 3, generator=generator)
+    moments = torch.randn(37, coefficients, 3, generator=generator), torch.rand(37, coefficients, 3)
+    gradient = torch.randn(37, coefficients, 3, generator=generator)
+    parts = []
+    for rows, lr in ((slice(0, 1), 0.02), (slice(1, None), 0.001)):
+        part = [t[:, rows].clone(memory_format=torch.contiguous_format) for t in (value, gradient, *moments)]
+        gpu.adam_step(_emulated, *part, lr, 5, BETAS, EPS)
+        parts.append(part)
+    gpu.adam_step(_emulated, value, gradient, *moments, 0.001, 5, BETAS, EPS, head_lr=0.02)
+    for got, k in ((value, 0), (moments[0], 2), (moments[1], 3)):
+        assert torch.equal(got, torch.cat([part[k] for part in parts], 1))
+
+
+def test_emulated_kernels_change_nothing_while_the_guard_refuses() -> None:
+    record = torch.zeros(_emulated.RECORD_BYTES, dtype=torch.uint8)
+    guard = SimpleNamespace(record=record)
+    g = torch.Generator().manual_seed(5)
+    scene = [torch.randn(40, n, generator=g) for n in (3, 4, 3)]
+    logits, eta = torch.full((40,), -8.0), torch.randn(40, 3, generator=g)
+    sums, views, gradient = torch.zeros(40), torch.zeros(40), torch.randn(40, 2, generator=g)
+    for refused in (True, False):
+        record.view(torch.int32)[-1] = int(refused)  # the last member, of whose end nothing is padding
+        before = scene[0].clone()
+        gpu.add_noise_(_emulated, *scene, logits, eta, 10.0, guard)
+        radii = torch.ones(40, dtype=torch.int32)
+        gpu.accumulate_gradients_(_emulated, sums, views, gradient, radii, 10, 10, guard)
+        assert torch.equal(scene[0], before) == refused
+        assert bool(sums.any()) != refused
+        assert bool(views.any()) != refused
+
+
+def test_emulated_failures_of_the_device_name_the_kernel() -> None:
+    with pytest.raises(DeviceError, match="the GPU failed in block_sums: more blocks than"):
+        _emulated.selftest("too many blocks", 0, 0, 1)
 
 
 @pytest.mark.parametrize("count", [1, 300])

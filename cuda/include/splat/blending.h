@@ -6,6 +6,8 @@
 // whitening factors of projection.h times kWhitenScale, which takes sigma = (u^2 + v^2) / 2 to u'^2 + v'^2.
 #pragma once
 
+#include <cstdint>
+
 #include "splat/constants.h"
 #include "splat/hd.h"
 
@@ -26,7 +28,8 @@ struct alignas(64) Splat {
     float red, green, blue;
     float depth;         // camera z
     float limit;         // log_opacity - kExponentMin: u'^2 + v'^2 on the ellipse's edge
-    float unused[5];
+    uint32_t source;     // the Gaussian, where splats are numbered by themselves
+    float unused[4];
 };
 
 template <class Real>

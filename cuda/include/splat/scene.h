@@ -37,16 +37,33 @@ inline Grid make_grid(int width, int height) {
     return {width, height, (width + kTile - 1) / kTile, (height + kTile - 1) / kTile};
 }
 
-// Adam inside the projection's backward pass. The gradients are taken at the scene that was rendered; the values that
-// they are applied to are the same arrays, or others of the same shapes.
-struct FusedStep {
-    float* values[5];              // means, quats, log_scales, logit_opacities, sh
-    float* first[5];
-    float* second[5];
+// Adam inside the projection's backward pass: what changes from step to step.
+struct FusedRates {
     AdamRates rates[4];            // means, quats, log_scales, logit_opacities
     AdamRates sh0, sh_rest;
     float opacity_penalty;         // d loss / d sigmoid(logit), each
     float scale_penalty;           // d loss / d exp(log_scale), each
+    uint32_t step;                 // from 1; seeds stochastic rounding
+};
+
+// rates: means, quats, log_scales, logit_opacities, sh0, shN. The penalties are weights of means over the scene.
+inline FusedRates make_fused_rates(const double rates[6], int64_t step, double beta1, double beta2, double eps,
+                                   double opacity_penalty, double scale_penalty, int64_t count) {
+    const auto adam = [&](int i) { return make_adam_rates(rates[i], step, beta1, beta2, eps); };
+    FusedRates s{{adam(0), adam(1), adam(2), adam(3)}, adam(4), adam(5), 0, 0, static_cast<uint32_t>(step)};
+    if (count > 0) {
+        s.opacity_penalty = static_cast<float>(opacity_penalty / static_cast<double>(count));
+        s.scale_penalty = static_cast<float>(scale_penalty / (3.0 * static_cast<double>(count)));
+    }
+    return s;
+}
+
+// The same with the arrays that it changes. The gradients are taken at the scene that was rendered; the values that
+// they are applied to are the same arrays, or others of the same shapes.
+struct FusedStep : FusedRates {
+    float* values[5];              // means, quats, log_scales, logit_opacities, sh
+    float* first[5];
+    float* second[5];
 };
 
 }  // namespace splat

@@ -9,14 +9,45 @@
 namespace nb = nanobind;
 using namespace nb::literals;
 
+namespace {
+
+// A call or launch that failed is splat's DeviceError, whose message names it.
+void translate_failures() {
+    nb::register_exception_translator([](const std::exception_ptr& pointer, void*) {
+        try {
+            std::rethrow_exception(pointer);
+        } catch (const splat::gpu::DeviceFailure& failure) {
+            const nb::object error = nb::module_::import_("splat.core.errors").attr("DeviceError");
+            PyErr_SetString(error.ptr(), (std::string("the GPU failed in ") + failure.what() +
+                                          ": start the program again (a run goes on from its last checkpoint with --resume)")
+                                             .c_str());
+        }
+    });
+}
+
+}  // namespace
+
 #if defined(SPLAT_EMULATE)
 
 NB_MODULE(_emulated, m) {
     m.doc() = "The kernels of splat._cuda on the CPU, thread by thread: slow, for tests alone.";
     nb::set_leak_warnings(false);
     m.attr("ARCHITECTURES") = "emulated";
+    translate_failures();
     splat::bind::gpu_raster(m);
     splat::bind::gpu_training(m);
+    m.def(
+        "tally",
+        [] {
+            const auto& tally = splat::emulate::tally();
+            nb::dict d;
+            d["launches"] = tally.launches;
+            d["fills"] = tally.fills;
+            d["waits"] = tally.waits;
+            d["messages"] = tally.messages;
+            return d;
+        },
+        "Kernels launched, memory filled, waits of the host, messages to it, since the module was loaded.");
     m.def("seed", &splat::emulate::seed, "value"_a, "Seed of the order in which threads and blocks run.");
     m.def(
         "selftest",
@@ -43,6 +74,7 @@ NB_MODULE(_cuda, m) {
             return nb::str(status == cudaSuccess ? "" : cudaGetErrorString(status));
         },
         "Why the driver runs no kernels of this build; empty if it does.");
+    translate_failures();
     splat::bind::gpu_raster(m);
     splat::bind::gpu_training(m);
 }

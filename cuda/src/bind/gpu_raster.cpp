@@ -27,30 +27,38 @@ struct Scene {
     }
 };
 
-void forward(Raster& raster, const Scene& scene, const std::array<float, 16>& pose, float fx, float fy, float cx,
-             float cy, int width, int height, Address background, Address features, int channels,
-             Address image, Address alpha, Address depth, Address median_depth, Address ids,
-             Address feature_image, Address radii, Address contribution, bool exact, int device, uintptr_t stream) {
-    const View view = make_view(pose.data(), fx, fy, cx, cy, width, height);
+// A guard with the record that its caller keeps on the device, zeros at first.
+struct Guard : gpu::Guard {
+    explicit Guard(Address record) : gpu::Guard(pointer<gpu::Record>(record)) {}
+};
+
+void set_frame(Raster& raster, const View& view, const FusedRates& rates, int device, uintptr_t stream) {
+    const gpu::DeviceGuard guard(device);
+    raster.set_frame(view, rates, stream_of(stream));
+}
+
+void forward(Raster& raster, const Scene& scene, int width, int height, Address background, Address features,
+             int channels, Address image, Address alpha, Address depth, Address median_depth, Address ids,
+             Address feature_image, Address radii, Address contribution, Guard* steps, int device, uintptr_t stream) {
     const gpu::ForwardOutputs out{pointer<float>(image),        pointer<float>(alpha),
                                   pointer<float>(depth),        pointer<float>(median_depth),
                                   pointer<int32_t>(ids),        pointer<float>(feature_image),
                                   pointer<int32_t>(radii),      pointer<float>(contribution)};
     nb::gil_scoped_release release;
     const gpu::DeviceGuard guard(device);
-    raster.forward(view, scene, pointer<float>(background), pointer<float>(features), channels, out,
-                   exact, stream_of(stream));
+    raster.forward(width, height, scene, pointer<float>(background), pointer<float>(features), channels, out, steps,
+                   stream_of(stream));
 }
 
 void blend_backward(Raster& raster, Address v_image, Address v_alpha, Address v_depth, Address v_median_depth,
-                    Address v_features, Address background, Address depth, Address features,
+                    Address v_features, Address background, Address image, Address depth, Address features,
                     Address v_splat_features, Address means2d, Address absolute, int device, uintptr_t stream) {
     nb::gil_scoped_release release;
     const gpu::DeviceGuard guard(device);
     raster.blend_backward({pointer<float>(v_image), pointer<float>(v_alpha), pointer<float>(v_depth),
                            pointer<float>(v_median_depth), pointer<float>(v_features)},
-                          pointer<float>(background), pointer<float>(depth), pointer<float>(features), pointer<float>(v_splat_features),
-                          pointer<float>(means2d), pointer<float>(absolute), stream_of(stream));
+                          pointer<float>(background), pointer<float>(image), pointer<float>(depth), pointer<float>(features),
+                          pointer<float>(v_splat_features), pointer<float>(means2d), pointer<float>(absolute), stream_of(stream));
 }
 
 void project_backward(Raster& raster, const Scene& scene, const Five& gradients, Address v_pose, int device,
@@ -63,27 +71,30 @@ void project_backward(Raster& raster, const Scene& scene, const Five& gradients,
 }
 
 // scene: what was rendered, where the gradients are taken; parameters: what they are applied to.
-// rates: means, quats, log_scales, logit_opacities, sh0, shN.
 void fused_step(Raster& raster, const Scene& scene, const Five& parameters, const Five& first, const Five& second,
-                const std::array<double, 6>& rates, int64_t step, double beta1, double beta2, double eps,
-                double opacity_penalty, double scale_penalty, int device, uintptr_t stream) {
-    FusedStep s{};
+                Address sh_scales, int device, uintptr_t stream) {
+    float* values[5];
+    Moments moments{};
     for (int i = 0; i < 5; ++i) {
-        s.values[i] = pointer<float>(parameters[i]);
-        s.first[i] = pointer<float>(first[i]);
-        s.second[i] = pointer<float>(second[i]);
+        values[i] = pointer<float>(parameters[i]);
+        moments.first[i] = pointer<void>(first[i]);
+        moments.second[i] = pointer<void>(second[i]);
     }
-    const auto adam = [&](int i) { return make_adam_rates(rates[i], step, beta1, beta2, eps); };
-    for (int i = 0; i < 4; ++i) s.rates[i] = adam(i);
-    s.sh0 = adam(4);
-    s.sh_rest = adam(5);
-    if (scene.count > 0) {
-        s.opacity_penalty = static_cast<float>(opacity_penalty / static_cast<double>(scene.count));
-        s.scale_penalty = static_cast<float>(scale_penalty / (3.0 * static_cast<double>(scene.count)));
-    }
+    moments.sh_scales = pointer<float>(sh_scales);
     nb::gil_scoped_release release;
     const gpu::DeviceGuard guard(device);
-    raster.fused_step(scene, s, stream_of(stream));
+    raster.fused_step(scene, values, moments, stream_of(stream));
+}
+
+void settle(Guard& steps, int device, uintptr_t stream) {
+    nb::gil_scoped_release release;
+    const gpu::DeviceGuard guard(device);
+    steps.settle(stream_of(stream));
+}
+
+void resume(Guard& steps, int device, uintptr_t stream) {
+    const gpu::DeviceGuard guard(device);
+    steps.resume(stream_of(stream));
 }
 
 }  // namespace
@@ -97,27 +108,61 @@ void gpu_raster(nb::module_& m) {
                 new (self) Scene{arrays, count, coefficients, degree, antialiased};
             },
             "arrays"_a, "count"_a, "coefficients"_a, "degree"_a, "antialiased"_a);
+    nb::class_<View>(m, "View", "A camera: world-to-camera [16] row-major, intrinsics in pixels, size.")
+        .def(
+            "__init__",
+            [](View* self, const std::array<float, 16>& pose, float fx, float fy, float cx, float cy, int width,
+               int height) { new (self) View(make_view(pose.data(), fx, fy, cx, cy, width, height)); },
+            "pose"_a, "fx"_a, "fy"_a, "cx"_a, "cy"_a, "width"_a, "height"_a);
+    nb::class_<FusedRates>(m, "Rates", "What Adam needs in one step besides gradients and moments; zeros by default.")
+        .def("__init__", [](FusedRates* self) { new (self) FusedRates{}; })
+        .def(
+            "__init__",
+            [](FusedRates* self, const std::array<double, 6>& rates, int64_t step, double beta1, double beta2,
+               double eps, double opacity_penalty, double scale_penalty, int64_t count) {
+                new (self) FusedRates(make_fused_rates(rates.data(), step, beta1, beta2, eps, opacity_penalty,
+                                                       scale_penalty, count));
+            },
+            "rates"_a, "step"_a, "beta1"_a, "beta2"_a, "eps"_a, "opacity_penalty"_a, "scale_penalty"_a, "count"_a,
+            "rates of means, quats, log_scales, logit_opacities, sh0, shN; step counts from 1.");
+    nb::class_<Guard>(m, "Guard", "Lets the host run ahead of the device (src/cuda/guard.h).")
+        .def(nb::init<Address>(), "record"_a)
+        .def("listen", [](Guard& g) { g.listen(); }, "Hears what has arrived, without waiting.")
+        .def("settle", &settle, "device"_a, "stream"_a, "Waits for the device and hears all.")
+        .def("resume", &resume, "device"_a, "stream"_a, "After a refusal: the steps that follow count again.")
+        .def_prop_ro("taken", [](const Guard& g) { return g.heard().taken; }, "Guarded renders that had room.")
+        .def_prop_ro("refused", [](const Guard& g) { return g.heard().refused != 0; },
+                     "Whether the one after those had none.")
+        .def_prop_ro("instances", [](const Guard& g) { return g.heard().instances; },
+                     "Most (splat, tile) pairs of any of them.")
+        .def_prop_ro("visible", [](const Guard& g) { return g.heard().visible; }, "Most splats of any of them.");
+    m.attr("RECORD_BYTES") = sizeof(gpu::Record);
     nb::class_<Raster>(m, "Raster", "State of one render from forward to backward; reused by the next.")
         .def(
             "__init__",
-            [](Raster* self, std::function<Address(int, size_t)> allocate) {
-                new (self) Raster([allocate = std::move(allocate)](int slot, size_t bytes) {
-                    return pointer<void>(allocate(slot, bytes));
-                });
+            [](Raster* self, std::function<Address(int, size_t)> allocate, bool by_splats) {
+                new (self) Raster(
+                    [allocate = std::move(allocate)](int slot, size_t bytes) {
+                        return pointer<void>(allocate(slot, bytes));
+                    },
+                    by_splats);
             },
-            "allocate"_a, "allocate(slot, bytes) gives device memory, good until the slot is asked for again.")
-        .def("forward", &forward, "scene"_a, "pose"_a, "fx"_a, "fy"_a, "cx"_a, "cy"_a, "width"_a, "height"_a,
-             "background"_a, "features"_a, "channels"_a, "image"_a, "alpha"_a, "depth"_a, "median_depth"_a,
-             "ids"_a, "feature_image"_a, "radii"_a, "contribution"_a, "exact"_a, "device"_a, "stream"_a)
+            "allocate"_a, "by_splats"_a,
+            "allocate(slot, bytes) gives device memory, good until the slot is asked for again; by_splats: the "
+            "backward pass with checkpoints.")
+        .def("set_frame", &set_frame, "view"_a, "rates"_a, "device"_a, "stream"_a,
+             "What changes from step to step, to the device; before forward and fused_step.")
+        .def("forward", &forward, "scene"_a, "width"_a, "height"_a, "background"_a, "features"_a, "channels"_a,
+             "image"_a, "alpha"_a, "depth"_a, "median_depth"_a, "ids"_a, "feature_image"_a, "radii"_a,
+             "contribution"_a, "steps"_a.none(), "device"_a, "stream"_a)
         .def("blend_backward", &blend_backward, "v_image"_a, "v_alpha"_a, "v_depth"_a, "v_median_depth"_a,
-             "v_features"_a, "background"_a, "depth"_a, "features"_a, "v_splat_features"_a, "means2d"_a, "absolute"_a, "device"_a,
-             "stream"_a)
+             "v_features"_a, "background"_a, "image"_a, "depth"_a, "features"_a, "v_splat_features"_a, "means2d"_a, "absolute"_a,
+             "device"_a, "stream"_a)
         .def("project_backward", &project_backward, "scene"_a, "gradients"_a, "v_pose"_a, "device"_a, "stream"_a)
-        .def("fused_step", &fused_step, "scene"_a, "parameters"_a, "first"_a, "second"_a, "rates"_a, "step"_a, "beta1"_a, "beta2"_a,
-             "eps"_a, "opacity_penalty"_a, "scale_penalty"_a, "device"_a, "stream"_a)
-        .def_prop_ro("instances", &Raster::instances, "(Gaussian, tile) pairs of the last render heard of.")
-        .def_prop_ro("capacity", &Raster::capacity, "Instances that there is room for.")
-        .def_prop_ro("overflows", &Raster::overflows, "Renders heard of that lacked room; their fused steps did nothing.");
+        .def("fused_step", &fused_step, "scene"_a, "parameters"_a, "first"_a, "second"_a, "sh_scales"_a,
+             "device"_a, "stream"_a)
+        .def_prop_ro("splat_capacity", &Raster::splat_capacity, "Splats that there is room for.")
+        .def_prop_ro("capacity", &Raster::capacity, "(splat, tile) pairs that there is room for.");
 }
 
 }  // namespace splat::bind

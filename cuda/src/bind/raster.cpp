@@ -75,19 +75,13 @@ void fused_step(Raster& raster, const Parameters& shown, Parameters parameters, 
                 Parameters first, Parameters second, std::vector<double> rates, int64_t step, double beta1,
                 double beta2, double eps, double opacity_penalty, double scale_penalty, int threads) {
     const SceneArrays scene = scene_of(shown, degree, antialiased);
-    FusedStep s{};
+    if (rates.size() != 6) throw std::invalid_argument("expected six rates");
+    FusedStep s{make_fused_rates(rates.data(), step, beta1, beta2, eps, opacity_penalty, scale_penalty, scene.count),
+                {}, {}, {}};
     for (int i = 0; i < 5; ++i) {
         s.values[i] = parameters.at(i).data();
         s.first[i] = first.at(i).data();
         s.second[i] = second.at(i).data();
-    }
-    const auto adam = [&](int i) { return make_adam_rates(rates.at(i), step, beta1, beta2, eps); };
-    for (int i = 0; i < 4; ++i) s.rates[i] = adam(i);
-    s.sh0 = adam(4);
-    s.sh_rest = adam(5);
-    if (scene.count > 0) {
-        s.opacity_penalty = static_cast<float>(opacity_penalty / static_cast<double>(scene.count));
-        s.scale_penalty = static_cast<float>(scale_penalty / (3.0 * static_cast<double>(scene.count)));
     }
     nb::gil_scoped_release release;
     raster.fused_step(scene, s, threads);

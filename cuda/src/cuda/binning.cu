@@ -8,11 +8,17 @@ constexpr int kThreads = 256;
 // A splat of more tiles than this is written out by its whole warp.
 constexpr uint32_t kSharedFrom = 24;
 
+// Splats that there are and that there is room for.
+SPLAT_DEVICE int64_t stored_splats(const Counters& counters, int64_t capacity) {
+    const int64_t visible = counters.visible;
+    return visible < capacity ? visible : capacity;
+}
+
 __global__ void __launch_bounds__(kThreads)
-    gather_counts_kernel(const uint32_t* __restrict__ ids, const uint32_t* __restrict__ tiles,
-                         uint32_t* __restrict__ counts, int64_t n) {
+    gather_counts_kernel(const uint32_t* __restrict__ ids, const uint32_t* __restrict__ tiles, const Counters* counters,
+                         uint32_t* __restrict__ counts, int64_t capacity) {
     const int64_t i = thread_index();
-    if (i < n) counts[i] = tiles[ids[i]];
+    if (i < capacity) counts[i] = i < stored_splats(*counters, capacity) ? tiles[ids[i]] : 0;
 }
 
 // The instances [next, end) of one splat. The count came from another kernel, in which the compiler may have
@@ -30,7 +36,7 @@ SPLAT_DEVICE void write_span(const Emit& a, Slots& slots, uint32_t id, int row, 
 
 SPLAT_DEVICE void write_nowhere(const Emit& a, Slots slots) {
     for (; slots.next < slots.end; ++slots.next) {
-        a.tile_of[slots.next] = static_cast<uint32_t>(a.grid.across * a.grid.down);
+        a.tile_of[slots.next] = kNone;
         a.id_of[slots.next] = 0;
     }
 }
@@ -61,11 +67,25 @@ SPLAT_DEVICE void emit_together(const Emit& a, Slots slots, uint32_t id) {
     if (lane == 0) write_nowhere(a, slots);
 }
 
+// Whether the render has room, and the guarded step with it may be taken.
+SPLAT_DEVICE void judge(const Emit& a) {
+    if (!a.record) return;
+    Record& record = *a.record;
+    const Counters& now = *a.counters;
+    if (now.instances > record.instances) record.instances = now.instances;
+    if (now.visible > record.visible) record.visible = now.visible;
+    const bool room = now.instances <= static_cast<unsigned long long>(a.capacity) &&
+                      static_cast<int64_t>(now.visible) <= a.splat_capacity;
+    if (!room) record.refused = 1;
+    if (!record.refused) ++record.taken;
+}
+
 __global__ void __launch_bounds__(kThreads) emit_kernel(Emit a) {
     const int64_t rank = thread_index();
     Slots slots{0, 0};
     uint32_t id = 0;
-    if (rank < a.count) {
+    if (rank == 0) judge(a);
+    if (rank < stored_splats(*a.counters, a.splat_capacity)) {
         slots = {at_most(rank ? a.offsets[rank - 1] : 0, a.capacity), at_most(a.offsets[rank], a.capacity)};
         id = a.ids[rank];
     }
@@ -87,38 +107,28 @@ __global__ void __launch_bounds__(kThreads) emit_kernel(Emit a) {
     }
 }
 
-// Instances beyond the last sort behind every tile.
-__global__ void __launch_bounds__(kThreads) pad_kernel(Emit a) {
-    const uint64_t total = a.count ? a.offsets[a.count - 1] : 0;
-    const uint64_t i = static_cast<uint64_t>(thread_index());
-    if (i == 0) {
-        const bool overflow = total > static_cast<uint64_t>(a.capacity);
-        a.counters->instances = total;
-        if (total > a.counters->most) a.counters->most = total;
-        a.counters->overflow = overflow;
-        a.counters->overflows += overflow;
-    }
-    if (i >= total && i < static_cast<uint64_t>(a.capacity)) write_nowhere(a, {i, i + 1});
-}
-
 __global__ void __launch_bounds__(kThreads)
     find_starts_kernel(const uint32_t* __restrict__ tile_of, int64_t capacity, int tiles, int64_t* __restrict__ starts) {
     const int64_t i = thread_index();
     if (i > capacity) return;
-    // Instance i opens its own tile and those without instances before it; the end opens the rest.
-    const int64_t here = i < capacity ? tile_of[i] : tiles;
-    for (int64_t tile = i > 0 ? static_cast<int64_t>(tile_of[i - 1]) + 1 : 0; tile <= here; ++tile) starts[tile] = i;
+    // Instance i opens its own tile and those without instances before it; what lies behind the last opens the rest.
+    const auto tile_at = [&](int64_t at) {
+        return at < capacity && tile_of[at] < static_cast<uint32_t>(tiles) ? static_cast<int64_t>(tile_of[at]) : tiles;
+    };
+    const int64_t here = tile_at(i);
+    for (int64_t tile = i > 0 ? tile_at(i - 1) + 1 : 0; tile <= here; ++tile) starts[tile] = i;
 }
 
 }  // namespace
 
-void gather_counts(const uint32_t* ids, const uint32_t* tiles, uint32_t* counts, int64_t n, Stream stream) {
-    launch("gather_counts", gather_counts_kernel, divide_up(n, kThreads), kThreads, stream, ids, tiles, counts, n);
+void gather_counts(const uint32_t* ids, const uint32_t* tiles, const Counters* counters, uint32_t* counts,
+                   int64_t capacity, Stream stream) {
+    launch("gather_counts", gather_counts_kernel, divide_up(capacity, kThreads), kThreads, stream, ids, tiles, counters,
+           counts, capacity);
 }
 
 void emit(const Emit& a, Stream stream) {
-    launch("emit", emit_kernel, divide_up(a.count, kThreads), kThreads, stream, a);
-    launch("pad", pad_kernel, divide_up(a.capacity + 1, kThreads), kThreads, stream, a);
+    launch("emit", emit_kernel, divide_up(a.splat_capacity, kThreads), kThreads, stream, a);
 }
 
 void find_starts(const uint32_t* tile_of, int64_t capacity, int tiles, int64_t* starts, Stream stream) {

@@ -3,6 +3,8 @@
 // of the ellipse a lane and a ballot.
 #pragma once
 
+#include <type_traits>
+
 #include "stages.h"
 
 namespace splat::gpu {
@@ -11,8 +13,10 @@ inline constexpr int kBlendThreads = kTile * kTile;
 inline constexpr int kBlendWarps = kBlendThreads / kWarp;
 inline constexpr int kSubWidth = 8, kSubHeight = 4;
 inline constexpr int kBatch = kBlendThreads;
+// Channels of features that a thread holds at a time.
+inline constexpr int kChunk = 8;
 
-// The first 48 bytes of a Splat, its Gaussian in the last place. Lanes that read neighbours meet no bank twice.
+// The first 48 bytes of a Splat, its number in the last place. Lanes that read neighbours meet no bank twice.
 struct alignas(16) Staged {
     float x, y, p, q;
     float r, log_opacity, red, green;
@@ -38,9 +42,9 @@ struct Place {
     int64_t pixel;
 };
 
-SPLAT_DEVICE Place place_of(const Grid& grid) {
+SPLAT_DEVICE Place place_of(const Grid& grid, int tile) {
     Place p;
-    p.tile = static_cast<int>(blockIdx.x);
+    p.tile = tile;
     const int warp = static_cast<int>(threadIdx.x / kWarp), lane = static_cast<int>(lane_index());
     p.left = p.tile % grid.across * kTile + warp % (kTile / kSubWidth) * kSubWidth;
     p.top = p.tile / grid.across * kTile + warp / (kTile / kSubWidth) * kSubHeight;
@@ -58,6 +62,15 @@ SPLAT_DEVICE bool touches(const Staged& s, const Place& place) {
     ellipse_extent(s.p, s.q, s.r, s.limit, low, low + (kSubHeight - 1), left, right);
     const float slack = 1e-3f;
     return left + s.x - slack <= place.left + (kSubWidth - 0.5f) && right + s.x + slack >= place.left + 0.5f;
+}
+
+// Calls next(std::bool_constant<flag>).
+template <class Next>
+void choose(bool flag, const Next& next) {
+    if (flag)
+        next(std::true_type{});
+    else
+        next(std::false_type{});
 }
 
 // One splat at one pixel.

@@ -55,14 +55,21 @@ struct Transposed {
     }
 };
 
-// kExtras: depth or features have a gradient.
-template <bool kExtras, bool kAbs>
+// Channels [first, first + kChunk) of a row of `channels`, zeros beyond.
+SPLAT_DEVICE void load_chunk(const float* row, int first, int channels, float (&to)[kChunk]) {
+#pragma unroll
+    for (int e = 0; e < kChunk; ++e) to[e] = first + e < channels ? row[first + e] : 0.0f;
+}
+
+// kExtras: the depth has a gradient; kFeatures: features have.
+template <bool kExtras, bool kAbs, bool kFeatures>
 __global__ void __launch_bounds__(kBlendThreads) blend_backward_kernel(BlendBackward a) {
     __shared__ Staged batch[kBatch];
     __shared__ int last_of_tile;
     constexpr int kValues = kAbs ? kAbsY + 1 : kExtras ? kDepth + 1 : kBlue + 1;
     const Transposed<kValues> transposed;
-    const Place place = place_of(a.grid);
+    [[maybe_unused]] const Transposed<kChunk> of_chunk;
+    const Place place = place_of(a.grid, static_cast<int>(blockIdx.x));
     const float px = place.x + 0.5f, py = place.y + 0.5f;
     const int64_t begin = a.starts[place.tile];
     if (a.starts[place.tile + 1] == begin) return;
@@ -84,6 +91,14 @@ __global__ void __launch_bounds__(kBlendThreads) blend_backward_kernel(BlendBack
             if (a.v_median_depth) v_median = a.v_median_depth[pixel], median = a.median[pixel];
         }
     }
+    // Of the first channels, which are often all.
+    [[maybe_unused]] float v_chunk[kChunk] = {};
+    [[maybe_unused]] const float* v_features = nullptr;
+    if constexpr (kFeatures)
+        if (place.inside) {
+            v_features = a.v_features + place.pixel * a.channels;
+            load_chunk(v_features, 0, a.channels, v_chunk);
+        }
     float behind = 0;
     if (a.background) behind = a.background[0] * v_red + a.background[1] * v_green + a.background[2] * v_blue;
 
@@ -121,12 +136,17 @@ __global__ void __launch_bounds__(kBlendThreads) blend_backward_kernel(BlendBack
                 const float alpha = drawn ? min(raw, kAlphaMax) : 0.0f;
                 t = t / (1.0f - alpha);
                 float colour = fma(g.red, v_red, fma(g.green, v_green, fma(g.blue, v_blue, v_alpha)));
-                const int64_t features = static_cast<int64_t>(g.id) * a.channels;
-                if constexpr (kExtras) {
-                    colour = fma(g.depth, v_sum, colour);
+                if constexpr (kExtras) colour = fma(g.depth, v_sum, colour);
+                [[maybe_unused]] int64_t features = 0;
+                if constexpr (kFeatures) {
+                    features = static_cast<int64_t>(a.splats[g.id].source) * a.channels;
+                    float own[kChunk];
+                    load_chunk(a.features + features, 0, a.channels, own);
+#pragma unroll
+                    for (int e = 0; e < kChunk; ++e) colour = fma(own[e], v_chunk[e], colour);
                     if (drawn)
-                        for (int e = 0; e < a.channels; ++e)
-                            colour = fma(a.features[features + e], a.v_features[place.pixel * a.channels + e], colour);
+                        for (int e = kChunk; e < a.channels; ++e)
+                            colour = fma(a.features[features + e], v_features[e], colour);
                 }
                 const float difference = colour - behind;
                 const float w = alpha * t;
@@ -148,13 +168,26 @@ __global__ void __launch_bounds__(kBlendThreads) blend_backward_kernel(BlendBack
                 Transposed<kValues>::reduce(x);
                 if (transposed.value >= 0)
                     atomicAdd(a.rows + static_cast<int64_t>(g.id) * kRow + transposed.value, x[0]);
-                if constexpr (kExtras)
-                    if (a.v_splat_features)
-                        for (int e = 0; e < a.channels; ++e) {
-                            const float v = drawn ? w * a.v_features[place.pixel * a.channels + e] : 0.0f;
-                            const float sum = warp_sum(v);
-                            if (lane_index() == 0) atomicAdd(a.v_splat_features + features + e, sum);
+                if constexpr (kFeatures) {
+                    if (!a.v_splat_features) continue;
+                    for (int first = 0; first < a.channels; first += kChunk) {
+                        float sums[kChunk] = {};
+                        if (drawn) {
+                            if (first == 0) {
+#pragma unroll
+                                for (int e = 0; e < kChunk; ++e) sums[e] = v_chunk[e];
+                            } else {
+                                load_chunk(v_features, first, a.channels, sums);
+                            }
+#pragma unroll
+                            for (int e = 0; e < kChunk; ++e) sums[e] *= w;
                         }
+                        Transposed<kChunk>::reduce(sums);
+                        const int channel = first + of_chunk.value;
+                        if (of_chunk.value >= 0 && channel < a.channels)
+                            atomicAdd(a.v_splat_features + features + channel, sums[0]);
+                    }
+                }
             }
         }
     }
@@ -163,10 +196,14 @@ __global__ void __launch_bounds__(kBlendThreads) blend_backward_kernel(BlendBack
 }  // namespace
 
 void blend_backward(const BlendBackward& a, Stream stream) {
-    const bool extras = a.v_depth || a.v_median_depth || a.channels;
-    const auto kernel = extras ? (a.want_absgrad ? blend_backward_kernel<true, true> : blend_backward_kernel<true, false>)
-                               : (a.want_absgrad ? blend_backward_kernel<false, true> : blend_backward_kernel<false, false>);
-    launch("blend_backward", kernel, static_cast<int64_t>(a.grid.across) * a.grid.down, kBlendThreads, stream, a);
+    choose(a.v_depth || a.v_median_depth, [&](auto extras) {
+        choose(a.want_absgrad, [&](auto absolute) {
+            choose(a.channels > 0, [&](auto features) {
+                launch("blend_backward", blend_backward_kernel<extras.value, absolute.value, features.value>,
+                       static_cast<int64_t>(a.grid.across) * a.grid.down, kBlendThreads, stream, a);
+            });
+        });
+    });
 }
 
 }  // namespace splat::gpu

@@ -32,6 +32,10 @@ struct DeviceFailure : std::runtime_error {
 
 inline int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
+inline void check_blocks(const char* name, int64_t blocks) {
+    if (blocks > INT32_MAX) throw DeviceFailure(std::string(name) + ": more blocks than one launch can hold");
+}
+
 #if defined(__CUDACC__) || defined(SPLAT_EMULATE)
 
 // Index of this thread among all of a one-dimensional launch.
@@ -40,7 +44,8 @@ SPLAT_DEVICE int64_t thread_index() {
 }
 SPLAT_DEVICE uint32_t lane_index() { return threadIdx.x % kWarp; }
 
-SPLAT_DEVICE float warp_sum(float value) {
+template <class T>
+SPLAT_DEVICE T warp_sum(T value) {
     for (int offset = kWarp / 2; offset > 0; offset /= 2) value += __shfl_xor_sync(kAllLanes, value, offset);
     return value;
 }
@@ -53,12 +58,21 @@ using Stream = void*;
 
 template <class... Expected, class... Given>
 void launch(const char* name, void (*kernel)(Expected...), int64_t blocks, int threads, Stream, Given... given) {
+    check_blocks(name, blocks);
     if (blocks > 0) emulate::run(name, blocks, threads, [&] { kernel(static_cast<Expected>(given)...); });
 }
+// Launches of a library that has no emulation, for those who count.
+inline void count_launches(int number) { emulate::tally().launches += number; }
 
-inline void set_zero(void* to, size_t bytes, Stream) { std::memset(to, 0, bytes); }
-inline void copy(void* to, const void* from, size_t bytes, Stream) { std::memcpy(to, from, bytes); }
-inline void synchronize(Stream) {}
+inline void set_bytes(void* to, int byte, size_t bytes, Stream) {
+    ++emulate::tally().fills;
+    std::memset(to, byte, bytes);
+}
+// Waits for the stream.
+inline void copy_to_host(void* to, const void* from, size_t bytes, Stream) {
+    ++emulate::tally().waits;
+    std::memcpy(to, from, bytes);
+}
 
 // Makes `device` the current one while it lives.
 struct DeviceGuard {
@@ -71,14 +85,18 @@ template <class T>
 class Mailbox {
 public:
     void send(const T* device, Stream) {
-        if (asked_ < 0) value_ = *device, asked_ = 0;
+        if (asked_ >= 0) return;
+        ++emulate::tally().messages;
+        value_ = *device, asked_ = 0;
     }
-    // The message, if it has arrived: here at the second time of asking.
+    // The message, if it has arrived: here at the fifth time of asking.
     bool receive(T& value) {
-        if (asked_ < 0 || ++asked_ < 2) return false;
+        if (asked_ < 0 || ++asked_ < 5) return false;
         value = value_, asked_ = -1;
         return true;
     }
+    // Drops a message that is on its way.
+    void forget() { asked_ = -1; }
 
 private:
     T value_{};
@@ -88,6 +106,8 @@ private:
 #else
 
 using Stream = cudaStream_t;
+
+inline void count_launches(int) {}
 
 inline void check(cudaError_t status, const char* what) {
     if (status == cudaSuccess) return;
@@ -102,8 +122,8 @@ inline void check(cudaError_t status, const char* what) {
 template <class... Expected, class... Given>
 void launch(const char* name, void (*kernel)(Expected...), int64_t blocks, int threads, Stream stream,
             Given... given) {
+    check_blocks(name, blocks);
     if (blocks <= 0) return;
-    if (blocks > INT32_MAX) throw DeviceFailure(std::string(name) + ": more blocks than one launch can hold");
     cudaLaunchConfig_t config{};
     config.gridDim = dim3(static_cast<unsigned>(blocks));
     config.blockDim = dim3(static_cast<unsigned>(threads));
@@ -116,11 +136,14 @@ void launch(const char* name, void (*kernel)(Expected...), int64_t blocks, int t
 
 #endif
 
-inline void set_zero(void* to, size_t bytes, Stream stream) { check(cudaMemsetAsync(to, 0, bytes, stream), "memset"); }
-inline void copy(void* to, const void* from, size_t bytes, Stream stream) {
-    check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDefault, stream), "memcpy");
+inline void set_bytes(void* to, int byte, size_t bytes, Stream stream) {
+    check(cudaMemsetAsync(to, byte, bytes, stream), "memset");
 }
-inline void synchronize(Stream stream) { check(cudaStreamSynchronize(stream), "an earlier kernel"); }
+// Waits for the stream.
+inline void copy_to_host(void* to, const void* from, size_t bytes, Stream stream) {
+    check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToHost, stream), "memcpy");
+    check(cudaStreamSynchronize(stream), "an earlier kernel");
+}
 
 // Makes `device` the current one while it lives.
 class DeviceGuard {
@@ -157,7 +180,7 @@ public:
             check(cudaMallocHost(reinterpret_cast<void**>(&value_), sizeof(T)), "cudaMallocHost");
             check(cudaEventCreateWithFlags(&arrived_, cudaEventDisableTiming), "cudaEventCreate");
         }
-        copy(value_, device, sizeof(T), stream);
+        check(cudaMemcpyAsync(value_, device, sizeof(T), cudaMemcpyDeviceToHost, stream), "memcpy");
         check(cudaEventRecord(arrived_, stream), "cudaEventRecord");
         sent_ = true;
     }
@@ -169,6 +192,11 @@ public:
         check(status, "an earlier kernel");
         value = *value_, sent_ = false;
         return true;
+    }
+    // Drops a message that is on its way.
+    void forget() {
+        if (sent_) check(cudaEventSynchronize(arrived_), "an earlier kernel");
+        sent_ = false;
     }
 
 private:

@@ -2,9 +2,11 @@
 // nothing else needs the gradients.
 //
 // A thread takes one Gaussian up to its harmonics, whose 48 values the block then writes together, in the order
-// of memory: their gradient is the product of the basis and the colour's gradient, kept in shared memory.
+// of memory: their gradient is the product of the basis and the colour's gradient, kept in shared memory. Where
+// their moments are quantized, a warp takes a Gaussian at a time instead, as it must know the largest of them.
 #include "gather.cuh"
 #include "splat/footprint.h"
+#include "splat/moments.h"
 
 namespace splat::gpu {
 namespace {
@@ -29,18 +31,19 @@ SPLAT_DEVICE ImageGradient<float> image_gradient(const float* row) {
 }
 
 template <int kDegree>
-SPLAT_DEVICE void gradients(const ProjectBackward& a, int64_t i, Local<kDegree>& out) {
+SPLAT_DEVICE void gradients(const ProjectBackward& a, int64_t i, uint32_t splat, Local<kDegree>& out) {
     constexpr int kUsed = sh_coefficients(kDegree);
+    const View& view = a.frame->view;
     const Raw<float> raw = load_raw(a.scene, i);
-    const Projection<float> o = splat::project(a.view, raw, a.scene.antialiased);
-    const float* row = a.rows + i * kRow;
-    const Splat& s = a.splats[i];
+    const Projection<float> o = splat::project(view, raw, a.scene.antialiased);
+    const float* row = a.rows + static_cast<int64_t>(splat) * kRow;
+    const Splat& s = a.splats[splat];
     // The clamp at 0 stops the gradient.
     out.colour[0] = s.red > 0 ? row[kRed] : 0.0f;
     out.colour[1] = s.green > 0 ? row[kGreen] : 0.0f;
     out.colour[2] = s.blue > 0 ? row[kBlue] : 0.0f;
 
-    const Direction<float> direction = direction_to(a.view, raw.mean);
+    const Direction<float> direction = direction_to(view, raw.mean);
     const Vec3<float> unit = direction.unit;
     sh_basis(kDegree, unit.x, unit.y, unit.z, out.basis);
     Vec3<float> d{0, 0, 0};
@@ -55,7 +58,7 @@ SPLAT_DEVICE void gradients(const ProjectBackward& a, int64_t i, Local<kDegree>&
     const Vec3<float> towards = direction_backward(direction, d);
 
     PoseGradient<float> pose;
-    splat::project_backward(a.view, raw, o, image_gradient(row), a.scene.antialiased, out.raw, pose);
+    splat::project_backward(view, raw, o, image_gradient(row), a.scene.antialiased, out.raw, pose);
     out.raw.mean = out.raw.mean + towards;
     for (int k = 0; k < 9; ++k) out.pose[k] = pose.rotation[k];
     out.pose[9] = pose.translation.x, out.pose[10] = pose.translation.y, out.pose[11] = pose.translation.z;
@@ -64,30 +67,99 @@ SPLAT_DEVICE void gradients(const ProjectBackward& a, int64_t i, Local<kDegree>&
 
 // What becomes of the gradient of element `at` of array `which`.
 struct Store {
+    static constexpr bool kFused = false, kBlocks = false;
     float* gradients[5];
-    SPLAT_DEVICE void operator()(int which, int64_t at, float gradient, const AdamRates&) const {
+    SPLAT_DEVICE void operator()(int which, int64_t at, float gradient, const FusedRates&, const AdamRates&) const {
         gradients[which][at] = gradient;
     }
 };
+// Adam with moments in float32.
 struct Update {
-    FusedStep step;
-    SPLAT_DEVICE void operator()(int which, int64_t at, float gradient, const AdamRates& rates) const {
-        float value = step.values[which][at], m = step.first[which][at], v = step.second[which][at];
+    static constexpr bool kFused = true, kBlocks = false;
+    float* values[5];
+    Moments moments;
+    SPLAT_DEVICE void operator()(int which, int64_t at, float gradient, const FusedRates&,
+                                 const AdamRates& rates) const {
+        float *first = static_cast<float*>(moments.first[which]), *second = static_cast<float*>(moments.second[which]);
+        float value = values[which][at], m = first[at], v = second[at];
         adam_update(rates, rates.step_size, gradient, value, m, v);
-        step.values[which][at] = value, step.first[which][at] = m, step.second[which][at] = v;
+        values[which][at] = value, first[at] = m, second[at] = v;
+    }
+};
+// Adam with quantized moments.
+struct QuantizedUpdate {
+    static constexpr bool kFused = true, kBlocks = true;
+    float* values[5];
+    Moments moments;
+    SPLAT_DEVICE void operator()(int which, int64_t at, float gradient, const FusedRates& step,
+                                 const AdamRates& rates) const {
+        uint16_t& first = static_cast<uint16_t*>(moments.first[which])[at];
+        uint16_t& second = static_cast<uint16_t*>(moments.second[which])[at];
+        float value = values[which][at], m = from_bfloat16(first), v = from_bfloat16(second);
+        adam_update(rates, rates.step_size, gradient, value, m, v);
+        values[which][at] = value;
+        const uint32_t random = random_bits(step.step, static_cast<uint32_t>(which), static_cast<uint64_t>(at));
+        first = to_bfloat16(m, random), second = to_bfloat16(v, random >> 16);
+    }
+    // The harmonics of Gaussian i, `width` values, by the whole warp; gradient(e) is that of value e, zero for all
+    // where the Gaussian is `still`: then the codes stay.
+    template <int kValues, class Gradient>
+    SPLAT_DEVICE void block(int64_t i, int width, bool still, const FusedRates& step, Gradient gradient) const {
+        constexpr int kEach = (kValues + kWarp - 1) / kWarp;
+        uint8_t* first = static_cast<uint8_t*>(moments.first[4]) + i * width;
+        uint8_t* second = static_cast<uint8_t*>(moments.second[4]) + i * width;
+        float* scales = moments.sh_scales + 2 * i;
+        float* value = values[4] + i * width;
+        const float first_scale = scales[0], second_scale = scales[1];
+        float m[kEach], v[kEach], most_first = 0, most_second = 0;
+#pragma unroll
+        for (int k = 0; k < kEach; ++k) {
+            const int e = k * kWarp + static_cast<int>(lane_index());
+            if (e >= width) continue;
+            m[k] = from_first(first[e], first_scale), v[k] = from_second(second[e], second_scale);
+            const AdamRates& rates = e < 3 ? step.sh0 : step.sh_rest;
+            adam_update(rates, rates.step_size, gradient(e), value[e], m[k], v[k]);
+            most_first = max(most_first, abs(m[k])), most_second = max(most_second, v[k]);
+        }
+        if (still) {
+            // Both betas are those of every rate.
+            if (lane_index() == 0) {
+                scales[0] = first_scale * step.sh_rest.beta1;
+                scales[1] = second_scale * sqrt(step.sh_rest.beta2);
+            }
+            return;
+        }
+        for (int offset = kWarp / 2; offset > 0; offset /= 2) {
+            most_first = max(most_first, __shfl_xor_sync(kAllLanes, most_first, offset));
+            most_second = max(most_second, __shfl_xor_sync(kAllLanes, most_second, offset));
+        }
+        const float to_first_scale = block_scale(most_first), to_second_scale = block_scale(sqrt(most_second));
+        const float first_inverse = inverse_scale(to_first_scale), second_inverse = inverse_scale(to_second_scale);
+#pragma unroll
+        for (int k = 0; k < kEach; ++k) {
+            const int e = k * kWarp + static_cast<int>(lane_index());
+            if (e >= width) continue;
+            const uint32_t random = random_bits(step.step, 4, static_cast<uint64_t>(i) * width + e);
+            first[e] = to_first(m[k], first_inverse, random);
+            second[e] = to_second(v[k], second_inverse, random * 747796405u);
+        }
+        if (lane_index() == 0) scales[0] = to_first_scale, scales[1] = to_second_scale;
     }
 };
 
-template <int kDegree, bool kFused, bool kPoseWanted, class Apply>
-__global__ void __launch_bounds__(kThreads) project_backward_kernel(ProjectBackward a, FusedStep step, Apply apply) {
+template <int kDegree, bool kPoseWanted, class Apply>
+__global__ void __launch_bounds__(kThreads)
+    project_backward_kernel(ProjectBackward a, const Record* record, Apply apply) {
     constexpr int kUsed = sh_coefficients(kDegree);
     __shared__ float colour[3][kThreads];
     __shared__ float basis[kUsed][kThreads];
-    if (kFused && a.counters->overflow) return;
+    if (Apply::kFused && record && record->refused) return;
+    const FusedRates& step = a.frame->fused;
     const int64_t i = thread_index();
     const bool inside = i < a.scene.count;
     Local<kDegree> local{};
-    if (inside && a.tiles[i] > 0) gradients(a, i, local);
+    const uint32_t splat = inside ? a.splat_of[i] : kNone;
+    if (splat != kNone) gradients(a, i, splat, local);
 
     if constexpr (kPoseWanted)
         for (int k = 0; k < kPose; ++k) {
@@ -101,56 +173,68 @@ __global__ void __launch_bounds__(kThreads) project_backward_kernel(ProjectBackw
     if (inside) {
         float scale[3] = {local.raw.log_scale.x, local.raw.log_scale.y, local.raw.log_scale.z};
         float logit = local.raw.logit;
-        if constexpr (kFused) {
+        if constexpr (Apply::kFused) {
             if (step.scale_penalty != 0)
                 for (int k = 0; k < 3; ++k)
-                    scale[k] = fma(step.scale_penalty, exp(step.values[2][3 * i + k]), scale[k]);
+                    scale[k] = fma(step.scale_penalty, exp(apply.values[2][3 * i + k]), scale[k]);
             if (step.opacity_penalty != 0) {
-                const float opacity = sigmoid(step.values[3][i]);
+                const float opacity = sigmoid(apply.values[3][i]);
                 logit = fma(step.opacity_penalty, opacity * (1.0f - opacity), logit);
             }
         }
-        apply(0, 3 * i, local.raw.mean.x, step.rates[0]);
-        apply(0, 3 * i + 1, local.raw.mean.y, step.rates[0]);
-        apply(0, 3 * i + 2, local.raw.mean.z, step.rates[0]);
-        for (int k = 0; k < 4; ++k) apply(1, 4 * i + k, local.raw.quat[k], step.rates[1]);
-        for (int k = 0; k < 3; ++k) apply(2, 3 * i + k, scale[k], step.rates[2]);
-        apply(3, i, logit, step.rates[3]);
+        apply(0, 3 * i, local.raw.mean.x, step, step.rates[0]);
+        apply(0, 3 * i + 1, local.raw.mean.y, step, step.rates[0]);
+        apply(0, 3 * i + 2, local.raw.mean.z, step, step.rates[0]);
+        for (int k = 0; k < 4; ++k) apply(1, 4 * i + k, local.raw.quat[k], step, step.rates[1]);
+        for (int k = 0; k < 3; ++k) apply(2, 3 * i + k, scale[k], step, step.rates[2]);
+        apply(3, i, logit, step, step.rates[3]);
     }
     // Every thread has read its harmonics by now.
     __syncthreads();
     const int64_t first = static_cast<int64_t>(blockIdx.x) * kThreads;
     const int here = a.scene.count - first < kThreads ? static_cast<int>(a.scene.count - first) : kThreads;
     const int width = 3 * a.scene.coefficients;
-    for (int e = static_cast<int>(threadIdx.x); e < here * width; e += kThreads) {
-        const int who = e / width, place = e % width, k = place / 3;
-        const float gradient = k < kUsed ? basis[k < kUsed ? k : 0][who] * colour[place - 3 * k][who] : 0.0f;
-        apply(4, first * width + e, gradient, k == 0 ? step.sh0 : step.sh_rest);
+    const auto gradient = [&](int who, int place) {
+        const int k = place / 3;
+        return k < kUsed ? basis[k < kUsed ? k : 0][who] * colour[place - 3 * k][who] : 0.0f;
+    };
+    if constexpr (Apply::kBlocks) {
+        for (int who = static_cast<int>(threadIdx.x / kWarp); who < here; who += kThreads / kWarp)
+            apply.template block<3 * sh_coefficients(3)>(
+                first + who, width, colour[0][who] == 0 && colour[1][who] == 0 && colour[2][who] == 0, step,
+                [&](int e) { return gradient(who, e); });
+    } else {
+        for (int e = static_cast<int>(threadIdx.x); e < here * width; e += kThreads) {
+            const int place = e % width;
+            apply(4, first * width + e, gradient(e / width, place), step, place < 3 ? step.sh0 : step.sh_rest);
+        }
     }
 }
 
-__global__ void centre_gradients_kernel(const Splat* splats, const uint32_t* tiles, const float* rows, int64_t n,
+__global__ void centre_gradients_kernel(const Splat* splats, const uint32_t* splat_of, const float* rows, int64_t n,
                                         float* means2d, float* absolute) {
     const int64_t i = thread_index();
     if (i >= n) return;
-    const float* row = rows + i * kRow;
-    const bool drawn = tiles[i] > 0;
+    const bool drawn = splat_of[i] != kNone;
+    const uint32_t splat = drawn ? splat_of[i] : 0;
+    const float* row = rows + static_cast<int64_t>(splat) * kRow;
     if (means2d) {
         float x = 0, y = 0;
         if (drawn) {
-            const Splat& s = splats[i];
+            const Splat& s = splats[splat];
             centre_gradient(s.p * kUnscale, s.q * kUnscale, s.r * kUnscale, image_gradient(row), x, y);
         }
         means2d[2 * i] = x, means2d[2 * i + 1] = y;
     }
     if (absolute) {
-        absolute[2 * i] = row[kAbsX] * kUnscale * kUnscale;
-        absolute[2 * i + 1] = row[kAbsY] * kUnscale * kUnscale;
+        absolute[2 * i] = drawn ? row[kAbsX] * kUnscale * kUnscale : 0.0f;
+        absolute[2 * i + 1] = drawn ? row[kAbsY] * kUnscale * kUnscale : 0.0f;
     }
 }
 
 // The centre of projection is -R^T t.
-__global__ void finish_pose_kernel(View view, const double* pose, float* v_pose) {
+__global__ void finish_pose_kernel(const Frame* frame, const double* pose, float* v_pose) {
+    const View& view = frame->view;
     const int i = static_cast<int>(threadIdx.x);
     if (i >= 12) return;
     const double* v_position = pose + 12;
@@ -170,27 +254,43 @@ void project_backward(const ProjectBackward& a, Stream stream) {
     with_degree(a.scene.degree, [&](auto degree) {
         constexpr int kDegree = degree.value;
         launch("project_backward",
-               a.pose ? project_backward_kernel<kDegree, false, true, Store>
-                      : project_backward_kernel<kDegree, false, false, Store>,
-               divide_up(a.scene.count, kThreads), kThreads, stream, a, FusedStep{}, store);
+               a.pose ? project_backward_kernel<kDegree, true, Store> : project_backward_kernel<kDegree, false, Store>,
+               divide_up(a.scene.count, kThreads), kThreads, stream, a, nullptr, store);
     });
 }
 
-void fused_step(const ProjectBackward& a, const FusedStep& step, Stream stream) {
+namespace {
+
+template <class Apply>
+void fused_step_with(const ProjectBackward& a, float* const values[5], const Moments& moments, const Record* record,
+                     Stream stream) {
+    Apply apply;
+    for (int k = 0; k < 5; ++k) apply.values[k] = values[k];
+    apply.moments = moments;
     with_degree(a.scene.degree, [&](auto degree) {
-        launch("fused_step", project_backward_kernel<degree.value, true, false, Update>,
-               divide_up(a.scene.count, kThreads), kThreads, stream, a, step, Update{step});
+        launch("fused_step", project_backward_kernel<degree.value, false, Apply>, divide_up(a.scene.count, kThreads),
+               kThreads, stream, a, record, apply);
     });
 }
 
-void centre_gradients(const Splat* splats, const uint32_t* tiles, const float* rows, int64_t n, float* means2d,
-                      float* absolute, Stream stream) {
-    launch("centre_gradients", centre_gradients_kernel, divide_up(n, kThreads), kThreads, stream, splats, tiles, rows,
-           n, means2d, absolute);
+}  // namespace
+
+void fused_step(const ProjectBackward& a, float* const values[5], const Moments& moments, const Record* record,
+                Stream stream) {
+    if (moments.sh_scales)
+        fused_step_with<QuantizedUpdate>(a, values, moments, record, stream);
+    else
+        fused_step_with<Update>(a, values, moments, record, stream);
 }
 
-void finish_pose(const View& view, const double* pose, float* v_pose, Stream stream) {
-    launch("finish_pose", finish_pose_kernel, 1, kWarp, stream, view, pose, v_pose);
+void centre_gradients(const Splat* splats, const uint32_t* splat_of, const float* rows, int64_t n, float* means2d,
+                      float* absolute, Stream stream) {
+    launch("centre_gradients", centre_gradients_kernel, divide_up(n, kThreads), kThreads, stream, splats, splat_of,
+           rows, n, means2d, absolute);
+}
+
+void finish_pose(const Frame* frame, const double* pose, float* v_pose, Stream stream) {
+    launch("finish_pose", finish_pose_kernel, 1, kWarp, stream, frame, pose, v_pose);
 }
 
 }  // namespace splat::gpu

@@ -10,7 +10,7 @@
 namespace splat::gpu {
 
 // Outputs of the forward pass; all but image and alpha may be null. Shapes as in splat.raster.RenderOutput.
-// contribution and features hold zeros.
+// contribution holds zeros.
 struct ForwardOutputs {
     float *image, *alpha, *depth, *median_depth;
     int32_t* ids;
@@ -26,9 +26,9 @@ struct OutputGradients {
 
 // The buffers of a render. The caller owns the memory: see Allocate.
 enum Slot {
-    kSplats, kKeys, kOtherKeys, kIds, kOtherIds, kTiles, kCounts, kOffsets,
+    kFrame, kCounters, kSplats, kSplatOf, kKeys, kOtherKeys, kIds, kOtherIds, kTiles, kCounts, kOffsets,
     kInstanceTiles, kOtherInstanceTiles, kInstanceIds, kOtherInstanceIds, kStarts,
-    kTransmittance, kEnd, kMedian, kRows, kPoseSums, kCounters, kWorkspace,
+    kTransmittance, kEnd, kMedian, kBucketTiles, kBucketValues, kRows, kPoseSums, kWorkspace,
     kSlots,
 };
 
@@ -39,32 +39,34 @@ using Allocate = std::function<void*(int slot, size_t bytes)>;
 // on the same stream.
 class Raster {
 public:
-    explicit Raster(Allocate allocate) : allocate_(std::move(allocate)) {}
+    // by_splats: blend_backward_splats, which needs a checkpoint every 32 instances, in place of blend_backward.
+    Raster(Allocate allocate, bool by_splats) : allocate_(std::move(allocate)), by_splats_(by_splats) {}
 
-    // background [3] and features [N, channels] may be null.
-    // exact: waits for the number of instances, so that there is room for them. Otherwise there is room for
-    // at least a quarter more than earlier renders had; where that is too little, the picture lacks instances,
-    // fused_step does nothing, and a forward call makes room as soon as the host has heard.
-    void forward(const View& view, const SceneArrays& scene, const float* background, const float* features,
-                 int channels, const ForwardOutputs& out, bool exact, Stream stream);
+    // What this step uses, before `forward` and `fused_step`.
+    void set_frame(const View& view, const FusedRates& rates, Stream stream);
 
-    // Of the last forward call: image-space gradients of every Gaussian, kept inside for what follows. `depth`
-    // is the forward output, background and features as in forward. v_features [N, channels] holds zeros; means2d and absolute [N, 2] are written
-    // whole; each may be null.
-    void blend_backward(const OutputGradients& v, const float* background, const float* depth, const float* features,
-                        float* v_features, float* means2d, float* absolute, Stream stream);
+    // background [3] and features [N, channels] may be null. width and height are those of the frame's view.
+    // Without a guard it waits for the number of splats and instances, so that there is room for them. With one
+    // it never waits: there is room for an eighth more than was needed as far as the host has heard; see Guard for
+    // what becomes of the step if that is too little.
+    void forward(int width, int height, const SceneArrays& scene, const float* background, const float* features,
+                 int channels, const ForwardOutputs& out, Guard* guard, Stream stream);
+
+    // Of the last forward call: image-space gradients of every splat, kept inside for what follows. `image` and
+    // `depth` are the forward outputs, background and features as in forward. v_features [N, channels] holds zeros; means2d
+    // and absolute [N, 2] are written whole; each may be null.
+    void blend_backward(const OutputGradients& v, const float* background, const float* image, const float* depth,
+                        const float* features, float* v_features, float* means2d, float* absolute, Stream stream);
 
     // After blend_backward, with the scene as it was in forward. The arrays are written whole; v_pose [12]
     // (rotation, translation) may be null.
     void project_backward(const SceneArrays& scene, float* const arrays[5], float* v_pose, Stream stream);
 
-    // The same with penalties and Adam, in place.
-    void fused_step(const SceneArrays& scene, const FusedStep& step, Stream stream);
+    // The same with penalties and Adam, at the frame's rates, in place on `values`: the scene's arrays, or others.
+    void fused_step(const SceneArrays& scene, float* const values[5], const Moments& moments, Stream stream);
 
-    // Of the last render that the host has heard of.
-    uint64_t instances() const { return instances_; }
-    // Renders that lacked room, as far as the host has heard.
-    int64_t overflows() const { return overflows_; }
+    // Room for splats and for instances.
+    int64_t splat_capacity() const { return splat_capacity_; }
     int64_t capacity() const { return capacity_; }
 
 private:
@@ -74,25 +76,26 @@ private:
     T* kept(Slot slot) const {
         return static_cast<T*>(address_[slot]);
     }
-    void hear();
-    void reserve(uint64_t instances);
+    void reserve(int64_t splats, int64_t instances);
+    void project(const SceneArrays& scene, int32_t* radii, Stream stream);
     void sort_by_depth(int64_t count, Stream stream);
-    void bin(int64_t count, bool exact, Stream stream);
+    void bin(int64_t splats, int64_t instances, Guard* guard, Stream stream);
     ProjectBackward backward_arguments(const SceneArrays& scene) const;
 
     Allocate allocate_;
+    bool by_splats_;
     void* address_[kSlots]{};
     size_t size_[kSlots]{};
 
-    View view_{};
     Grid grid_{};
     int channels_ = 0;
-    int64_t count_ = 0, capacity_ = 0, overflows_ = 0;
-    uint64_t instances_ = 0;
+    int64_t count_ = 0, splat_capacity_ = 0, capacity_ = 0;
     bool has_median_ = false;
-    const uint32_t* ids_ = nullptr;   // [N] by depth
+    Checkpoints checkpoints_{};
+    int64_t instances_ = 0;           // that the last render had room for
+    const Guard* guard_ = nullptr;    // of the last render
+    const uint32_t* ids_ = nullptr;   // [splat_capacity] by depth
     const uint32_t* list_ = nullptr;  // [capacity] by tile
-    Mailbox<Counters> mailbox_;
 };
 
 }  // namespace splat::gpu
