@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -46,19 +47,18 @@ class Outcome:
     """What became of a plan.
 
     Attributes:
+        written: what was written: pruned, of lower degree, before the format rounds it.
         gaussians: what is read back from the file.
         dropped: [N] bool, the Gaussians of the scene that were left out.
         bytes: of the file.
-        psnr, before: dB on the held-out views of the outcome and of the scene as it was; None where there are
-            no photographs.
         notes: what the format does not hold.
     """
 
+    plan: Plan
+    written: Gaussians
     gaussians: Gaussians
     dropped: Tensor
     bytes: int
-    psnr: float | None
-    before: float | None
     notes: list[str]
 
 
@@ -102,34 +102,45 @@ def through_codec(
         return codecs.decode(path)[0].to(gaussians.device), size, notes
 
 
-def carry_out(
-    gaussians: Gaussians,
-    order: Tensor,
-    plan: Plan,
-    evaluate: Callable[[Gaussians, GoOn], float | None] | None,
-    before: float | None,
-    go_on: GoOn = lambda: True,
-) -> Outcome:
-    """Does what the plan says and scores it.
-
-    Args:
-        order: [N] of `ranked` by the plan's method.
-        before: the score of the scene as it is, where it is known.
+def carry_out(gaussians: Gaussians, order: Tensor, plan: Plan) -> Outcome:
+    """Does what the plan says; `order` [N] is that of `ranked` by the plan's method.
 
     Raises:
-        CalledOff: `go_on` said no.
         SplatError: the format cannot hold the scene.
     """
     out = dropped(order, plan.share)
-    smaller = search.lower_degree(gaussians.select(~out.to(gaussians.device)), plan.sh_degree)
+    smaller = search.survivors(gaussians, ~out.to(gaussians.device))
+    smaller = search.lower_degree(smaller, plan.sh_degree)
     back, size, notes = through_codec(smaller, plan.extension, plan.options)
-    psnr = None
-    if evaluate is not None:
-        before = evaluate(gaussians, go_on) if before is None else before
-        psnr = evaluate(back, go_on)
-        if before is None or psnr is None:
+    return Outcome(plan, smaller, back, out, size, notes)
+
+
+@torch.no_grad()
+def likeness(
+    reference: Gaussians,
+    gaussians: Gaussians,
+    cameras: Sequence[Camera],
+    background: tuple[float, float, float],
+    go_on: GoOn = lambda: True,
+) -> float:
+    """Mean PSNR, dB, at most 100, of pictures of a scene against the same pictures of its `reference`.
+
+    Raises:
+        CalledOff: `go_on` said no.
+    """
+    behind = torch.tensor(background, device=reference.device, dtype=reference.dtype)
+    scores = []
+    for camera in cameras:
+        if not go_on():
             raise CalledOff
-    return Outcome(back, out, size, psnr, before, notes)
+        view = _small(camera).to(reference.device)
+        pair = [
+            render(g, view, RenderOptions(background=behind)).image.clamp(0, 1)
+            for g in (reference, gaussians)
+        ]
+        error = float((pair[0] - pair[1]).square().mean())
+        scores.append(100.0 if error < 1e-10 else -10 * math.log10(error))
+    return sum(scores) / len(scores)
 
 
 def _small(camera: Camera) -> Camera:

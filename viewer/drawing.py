@@ -201,7 +201,9 @@ class Painter:
             if snapshot is None:
                 columns.append(torch.zeros(height, camera.width, 3))
                 continue
-            gaussians = self.filtered(number, source.version, snapshot.gaussians)
+            gaussians = snapshot.gaussians
+            if source is self.client.source:  # what panels do is about the scene that they are of
+                gaussians = self.filtered(number, source.version, gaussians)
             scene = Scene(
                 gaussians,
                 snapshot.sh_degree,

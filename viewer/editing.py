@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from torch import Tensor
 
-from splat.core import UsageError
+from splat.core import Gaussians, UsageError
 from splat.link import Session, Snapshot
 
 _REMEMBERED = 8  # states of a finished scene that can be gone back to
@@ -35,18 +35,24 @@ class Editor:
         if self._session.commands is not None:
             self._session.commands.send(lambda trainer: trainer.remove(chosen, of), failed)
             return
+        if bool(chosen.all()):
+            raise UsageError("these are all Gaussians: at least one must remain")
+        self.replace(of.gaussians.select(~chosen.to(of.gaussians.device)), of)
+
+    def replace(self, gaussians: Gaussians, of: Snapshot) -> None:
+        """Put `gaussians` in the place of a snapshot of a finished scene.
+
+        Raises:
+            UsageError: the snapshot is not of the scene as it is now.
+        """
         with self._lock:
-            latest = self._session.slot.latest(timeout=0)[1]
-            if latest is not of:
+            if self._session.slot.latest(timeout=0)[1] is not of:
                 raise UsageError("the scene has changed since these were chosen: choose again")
-            if bool(chosen.all()):
-                raise UsageError("these are all Gaussians: at least one must remain")
-            kept = of.gaussians.select(~chosen.to(of.gaussians.device))
             self._past = [*self._past, of][-_REMEMBERED:]
-            self._session.slot.publish(replace(of, gaussians=kept, revision=of.revision + 1))
+            self._session.slot.publish(replace(of, gaussians=gaussians, revision=of.revision + 1))
 
     def restore(self, failed: Callable[[Exception], None]) -> None:
-        """Put back what the latest `remove` took; UsageError, or a call of `failed`, where it took nothing."""
+        """Take the latest edit back; UsageError, or a call of `failed`, where it took nothing."""
         if self._session.commands is not None:
             self._session.commands.send(lambda trainer: trainer.restore(), failed)
             return

@@ -44,15 +44,20 @@ class Job:
     def join(self, timeout: float | None = None) -> None:
         self._thread.join(timeout)
 
+    @property
+    def cancelled(self) -> bool:
+        """Whether it was called off, or the visitor has gone."""
+        return self._called_off.is_set() or self._client.closed
+
     def go_on(self) -> bool:
         """Whether to go on. Called by the work itself."""
         now = time.thread_time()
         self._budget.spend(now - self._spent)
         self._spent = now
-        while not self._called_off.is_set():
+        while not self.cancelled:
             wait = self._budget.wait()
             if wait <= 0:
-                return not self._client.closed
+                return True
             self._called_off.wait(min(wait, _NAP_SECONDS))
         return False
 

@@ -68,7 +68,7 @@ def finished(loaded: Loaded, background: tuple[float, float, float] | None = Non
     behind = background or loaded.background
     more: dict = {
         "background": behind,
-        "folder": loaded.run or loaded.path.resolve().parent,
+        "folder": loaded.run or Path.cwd(),
         "offset": loaded.offset,
         "export": live.exporter(loaded.offset, {"step": loaded.metadata.get("step", 0)}),
     }

@@ -221,7 +221,6 @@ def _palette(gaussians: Gaussians, size: int | None, iterations: int, learned: L
     else:
         wanted = default_palette(len(bands)) if size is None else size
         entries, labels = kmeans(bands, min(wanted, len(bands)), iterations=iterations)
-    entries, labels = _by_first_use(entries, labels)
     uses = torch.bincount(labels, minlength=len(entries))
     if learned.shn_codebook is not None:
         codebook = learned.shn_codebook.float().sort().values
@@ -230,17 +229,6 @@ def _palette(gaussians: Gaussians, size: int | None, iterations: int, learned: L
     coefficients = sh.coefficients(gaussians.sh_degree) - 1
     packed = nearest_scalar(entries, codebook).numpy().astype(np.uint8)
     return Palette(codebook.double().numpy(), packed.reshape(-1, coefficients, 3), labels.numpy())
-
-
-def _by_first_use(entries: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """The same palette in the order in which the Gaussians first use it: labels then mostly grow, and neighbours,
-    alike in space, have entries that are near; the labels' image takes a fifth less."""
-    count = len(labels)
-    first = torch.full((len(entries),), count).scatter_reduce_(0, labels, torch.arange(count), "amin")
-    order = first.sort(stable=True).indices
-    place = torch.empty_like(order)
-    place[order] = torch.arange(len(order))
-    return entries[order], place[labels]
 
 
 def check_palette(path: Path, palette: Palette) -> None:

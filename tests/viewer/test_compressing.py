@@ -50,32 +50,34 @@ def test_what_is_never_seen_goes_first(scene, views):
     assert order.index(5) > 40
 
 
-def test_an_outcome_states_bytes_and_scores(scene):
-    seen = []
-
-    def evaluate(gaussians, go_on):
-        seen.append(len(gaussians))
-        return 30.0 if len(gaussians) == 80 else 28.5
-
+def test_an_outcome_is_what_the_file_holds(scene):
     plan = Plan(0.5, "opacity", 0, ".ply", {})
-    outcome = compressing.carry_out(scene, torch.arange(80), plan, evaluate, None)
-    assert (len(outcome.gaussians), seen) == (40, [80, 40])
+    outcome = compressing.carry_out(scene, torch.arange(80), plan)
     assert outcome.dropped.nonzero()[:, 0].tolist() == list(range(40, 80))
-    assert (outcome.before, outcome.psnr) == (30.0, 28.5)
     # 17 float32 properties of a degree-0 .ply, and the header.
     assert 40 * 17 * 4 < outcome.bytes < 40 * 17 * 4 + 2000
     assert torch.equal(outcome.gaussians.means, scene.means[:40])
-    again = compressing.carry_out(scene, torch.arange(80), plan, evaluate, outcome.before)
-    assert seen == [80, 40, 40]
-    assert again.psnr == 28.5
+    assert torch.equal(outcome.gaussians.sh, outcome.written.sh)
+    nothing = compressing.carry_out(scene, torch.arange(80), Plan(0.0, "opacity", 3, ".ply", {}))
+    assert torch.equal(nothing.gaussians.sh, scene.sh)
+    assert not nothing.dropped.any()
+
+
+def test_likeness_falls_with_what_is_left_out(scene, views):
+    order = compressing.ranked(scene, "contribution", views)
+    scores = []
+    for share in (0.0, 0.2, 0.6):
+        outcome = compressing.carry_out(scene, order, Plan(share, "contribution", 3, ".ply", {}))
+        scores.append(compressing.likeness(scene, outcome.gaussians, views, (0, 0, 0)))
+    assert scores[0] == 100  # a .ply keeps every bit
+    assert scores[0] > scores[1] > scores[2]
 
 
 def test_calling_off(scene, views):
     with pytest.raises(CalledOff):
         compressing.ranked(scene, "contribution", views, lambda: False)
-    plan = Plan(0.5, "opacity", 0, ".ply", {})
     with pytest.raises(CalledOff):
-        compressing.carry_out(scene, torch.arange(80), plan, lambda g, go_on: None, None)
+        compressing.likeness(scene, scene, views, (0, 0, 0), lambda: False)
 
 
 def test_what_does_not_fit_is_named(scene):

@@ -1,0 +1,82 @@
+"""The scene as a file, in any format, written on the server and sent to the browser."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+from splat import codecs
+from splat.codecs import search
+from splat.core import UsageError
+from splat.link import Session, Snapshot
+from splat.viewer.files import new_file, offer, stem_of
+from splat.viewer.jobs import Job
+from splat.viewer.panel import Panel, State
+from splat.viewer.panels.format_form import FormatForm
+
+if TYPE_CHECKING:
+    from splat.viewer.client import Client
+
+
+class ExportPanel(Panel):
+    title = "Export"
+    icon = "DOWNLOAD"
+
+    @classmethod
+    def fits(cls, session: Session) -> bool:
+        return session.export is not None
+
+    def build(self, gui: Any, client: Client) -> None:
+        self._client = client
+        self._job: Job | None = None
+        self._told: tuple[int, str, int] | None = None
+        self._name = gui.add_text("Name", stem_of(client.session))
+        self._degree = gui.add_slider("SH degree at most", 0, 3, 1, 3)
+        self._form = FormatForm(gui, client)
+        self._lost = gui.add_markdown("")
+        self._write = gui.add_button("Write and download", icon=client.viewer.viser.Icon.DOWNLOAD)
+        self._write.on_click(client.guard(lambda event: self._start()))
+
+    def update(self, state: State) -> None:
+        snapshot = state.snapshot
+        if snapshot is None:
+            return
+        told = (state.version, self._form.extension, int(self._degree.value))
+        if told == self._told:
+            return
+        self._told = told
+        scene = search.lower_degree(snapshot.gaussians, int(self._degree.value))
+        losses = codecs.losses(scene, f"scene{self._form.extension}")
+        text = "\n".join([f"{len(scene):,} Gaussians", *(f"- {line}" for line in losses)])
+        if self._lost.content != text:
+            self._lost.content = text
+
+    def close(self) -> None:
+        if self._job is not None:
+            self._job.cancel()
+
+    def _start(self) -> None:
+        if self._job is not None and self._job.running:
+            self._client.notify("One file at a time", "the one before is still being written")
+            return
+        snapshot = self._client.source.snapshot
+        if snapshot is not None:
+            self._job = Job(self._client, "export", lambda job: self._export(snapshot))
+
+    def _export(self, snapshot: Snapshot) -> None:
+        export = self._client.session.export
+        assert export is not None
+        stem = str(self._name.value).strip()
+        # The page may be open to others: a name must not lead out of the folder.
+        if not re.fullmatch(r"[\w-][\w. -]*", stem):
+            raise UsageError(
+                f"{stem!r} is no name for a file here: use letters, digits, dots, dashes, spaces"
+            )
+        file = new_file(self._client.session, "exports", stem, self._form.extension)
+        scene = search.lower_degree(snapshot.gaussians, int(self._degree.value))
+        self._write.disabled, self._write.label = True, "Writing ..."
+        try:
+            notes = export(scene, file, self._form.options)
+        finally:
+            self._write.disabled, self._write.label = False, "Write and download"
+        offer(self._client, file, notes)
