@@ -25,6 +25,7 @@ if [ "$(uname -s)" = Linux ]; then
   ldconfig=$(command -v ldconfig || echo /sbin/ldconfig)
   "$ldconfig" -p 2>/dev/null | grep -q 'libusb-1\.0\.so' || missing+=(libusb-1.0-0)
   # The tests in a real browser; without it they are skipped.
+  command -v npm >/dev/null || missing+=(nodejs npm)
   command -v chromium chromium-browser google-chrome google-chrome-stable >/dev/null || missing+=(chromium)
 fi
 "$python" -c 'import ensurepip, venv' 2>/dev/null || { command -v apt-get >/dev/null && missing+=(python3-venv); }
@@ -90,5 +91,18 @@ PATH="$PWD/$venv/bin:$PATH" "${pip[@]}" install -c constraints.txt --no-build-is
   fail "the installation failed; 'splat doctor' and README.md (Troubleshooting) may help"
 # The example plugin, as a distribution of its own: the tests use it as its users would.
 "${pip[@]}" install -c constraints.txt --no-build-isolation --no-deps -e examples/ges
+# Other people's readers and writers of splat files, which tests/conformance compares with; without them those
+# tests are skipped. Versions and hashes are in package-lock.json.
+peers=tests/conformance
+if [ -f "$peers/package-lock.json" ] && [ "$peers/package-lock.json" -nt "$peers/node_modules/.package-lock.json" ]; then
+  if command -v npm >/dev/null; then
+    say "Node packages for the conformance tests"
+    (cd "$peers" && npm ci --no-audit --no-fund --ignore-scripts --loglevel=error) &&
+      touch "$peers/node_modules/.package-lock.json" ||
+      echo "setup: the conformance tests lack their Node packages; install them with: (cd $peers && npm ci)" >&2
+  else
+    echo "setup: no npm: tests that compare with Node's readers are skipped; install Node 18 or later and run again" >&2
+  fi
+fi
 "$venv/bin/python" -c 'import splat._native' || fail "the native module was built but does not load (see above)"
 say "Ready: $venv/bin/splat"

@@ -47,7 +47,6 @@ async function splatTransform({ input, output, options }) {
 }
 
 async function three({ input, output }) {
-    let geometry;
     if (input.endsWith('.glb')) {
         const { GLTFLoader } = await import('three/addons/loaders/GLTFLoader.js');
         const { GLTFGaussianSplatLoaderExtension } =
@@ -55,12 +54,16 @@ async function three({ input, output }) {
         const loader = new GLTFLoader();
         loader.register((parser) => new GLTFGaussianSplatLoaderExtension(parser));
         const found = await loader.parseAsync(bufferOf(input), '');
-        found.scene.traverse((node) => { geometry ??= node.geometry; });
-        write(output, JSON.stringify(drawn(geometry, found.scene)));
+        found.scene.updateMatrixWorld(true);
+        found.scene.traverse((node) => {
+            if (node.splatGeometry) {
+                write(output, JSON.stringify({ ...drawn(node.splatGeometry), matrix: node.matrixWorld.elements }));
+            }
+        });
         return;
     }
     const { SPZLoader } = await import('three/addons/loaders/SPZLoader.js');
-    geometry = await new SPZLoader().parse(bufferOf(input));
+    const geometry = await new SPZLoader().parse(bufferOf(input));
     write(output, JSON.stringify(drawn(geometry)));
 }
 
