@@ -4,13 +4,16 @@
 
 A page (tests/helpers/page.py: viser's protocol without a picture, in a process of its own) connects to a
 training and leaves again, in turn; steps per second without it, with it at rest and with its camera moving are
-counted in alternating phases of one run, so that the ratios count. The scenes are fox (`--data`, 12,110
+counted in alternating phases of one run, so that the ratios count. On a machine with other work they are noisy;
+the share of the process's processor time that the viewer's threads take is not, and says what training would lose
+if it could use all of it. The scenes are fox (`--data`, 12,110
 Gaussians at first, 270x480 photographs) and a synthetic one of 100,000 Gaussians for the pictures.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import itertools
 import json
 import statistics
@@ -127,11 +130,27 @@ def pictures(visitor: Visitor, seconds: float) -> dict[str, Any]:
     return {"first_image_seconds": first, "moving_rate": moving["rate"], "moving_size": moving["size"]}
 
 
+_ENDED: dict[int, float] = {}
+
+
+def viewer_seconds() -> float:
+    """Processor time of all threads of Python but the one that trains, so far: the viewer's, and this one's.
+
+    The training's native threads are no threads of Python; beside a training the viewer has none.
+    """
+    for thread in threading.enumerate():
+        if thread is not threading.main_thread() and not thread.name.startswith("photo"):
+            with contextlib.suppress(OSError):
+                _ENDED[id(thread)] = time.clock_gettime(time.pthread_getcpuclockid(thread.ident))
+    return sum(_ENDED.values())
+
+
 def beside_training(
     visitor: Visitor, data: Path, seconds: float, rounds: int, share: float
 ) -> dict[str, Any]:
     """Steps per second of fox alone, with a page at rest, with a page in motion; in turn, in one run."""
     phases: dict[str, list[float]] = {"alone": [], "rest": [], "move": []}
+    used: dict[str, list[float]] = {"alone": [], "rest": [], "move": []}
     answers: dict[str, list[Any]] = {"rest": [], "move": []}
     commands = Commands()
     stopping: list[BaseException] = []
@@ -141,7 +160,9 @@ def beside_training(
 
         def count(name: str, ask: Any) -> None:
             before, began = session.progress().step, time.monotonic()  # type: ignore[misc]
+            own, whole = viewer_seconds(), time.process_time()
             answer = ask()
+            used[name].append((viewer_seconds() - own) / (time.process_time() - whole))
             taken = session.progress().step - before  # type: ignore[misc]
             phases[name].append(taken / (time.monotonic() - began))
             if name in answers:
@@ -183,12 +204,13 @@ def beside_training(
         raise stopping[0]
     # Each phase against the mean of the two phases alone around it: the scene grows, and steps get slower.
     alone = phases["alone"]
-    out: dict[str, Any] = {"share": share, "steps_per_second": phases}
+    out: dict[str, Any] = {"share": share, "steps_per_second": phases, "processor_share": used}
     for name in ("rest", "move"):
         around = [(a + b) / 2 for a, b in itertools.pairwise(alone)]
         lost = [1 - with_page / without for with_page, without in zip(phases[name], around, strict=True)]
         out[f"lost_{name}"] = statistics.median(lost)
         out[f"lost_{name}_each"] = lost
+        out[f"processor_{name}"] = statistics.mean(used[name])
         out[f"pictures_{name}"] = statistics.median(answer["rate"] for answer in answers[name])
         out[f"size_{name}"] = answers[name][-1]["size"]
     return out
@@ -213,6 +235,8 @@ def main() -> None:
     print(f"{'pictures a second in motion, nothing trains':<52}{shown['moving_rate']:8.1f}")
     print(f"{'pictures a second in motion, beside a training':<52}{beside['pictures_move']:8.1f}")
     print(f"{'pictures a second at rest, beside a training':<52}{beside['pictures_rest']:8.1f}")
+    print(f"{'processor time of the viewer, page at rest':<52}{100 * beside['processor_rest']:8.1f} %")
+    print(f"{'processor time of the viewer, page in motion':<52}{100 * beside['processor_move']:8.1f} %")
     print(f"{'training slower, page at rest':<52}{100 * beside['lost_rest']:8.1f} %")
     print(f"{'training slower, page in motion':<52}{100 * beside['lost_move']:8.1f} %")
     if args.out:

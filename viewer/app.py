@@ -6,6 +6,7 @@ import contextlib
 import io
 import logging
 import threading
+import time
 import traceback
 import warnings
 from collections.abc import Callable, Sequence
@@ -24,6 +25,7 @@ from splat.viewer.serving import Address
 from splat.viewer.threads import use_threads
 
 TICK_SECONDS = 0.25
+LATE_TICK_SECONDS = 1.0  # while the budget is used up
 
 
 class Source:
@@ -125,12 +127,8 @@ class Viewer:
                     self._log(f"viewer:   at {frame.filename}:{frame.lineno} in {frame.name}")
 
     def spend(self, seconds: float, processor: float) -> None:
-        """Account for work that took `seconds`, of which its thread ran for `processor`.
-
-        A GPU does one thing at a time, so all of it counts. Beside a training on the CPU the work has one of
-        the cores, and waiting for it costs training nothing.
-        """
-        self.budget.spend(seconds if self._gpu else processor / self.cores)
+        """Account for work that took `seconds`, of which its thread ran for `processor`."""
+        self.budget.spend(seconds if self._gpu else processor)
 
     def stop(self) -> None:
         """Disconnect everybody and give the port back."""
@@ -181,9 +179,18 @@ class Viewer:
                 source.session.slot.wanted = False
 
     def _tick(self) -> None:
-        while not self._stopped.wait(TICK_SECONDS):
+        # What this thread and viser's loop use is the viewer's as well; elsewhere than on Linux and BSD a
+        # thread's clock is not to be had, and goes without.
+        loop = self.server._websock_server._server_thread
+        find = getattr(time, "pthread_getcpuclockid", None)
+        clock = find(loop.ident) if find is not None and loop is not None else None
+        before = 0.0
+        while not self._stopped.wait(LATE_TICK_SECONDS if self.budget.wait() > 0 else TICK_SECONDS):
             try:
                 self._update()
+                used = time.thread_time() + (time.clock_gettime(clock) if clock is not None else 0.0)
+                self.spend(0.0, used - before)
+                before = used
             except Exception as error:
                 self.log(f"viewer: {type(error).__name__}: {error}", error)
 
@@ -196,6 +203,9 @@ class Viewer:
             progress = source.progress()
             training |= progress is not None and progress.state == "training"
         self.budget.unlimited = not training
+        clock = time.monotonic if self._gpu else time.process_time
+        if self.budget.clock is not clock:
+            self.budget.clock = clock
         for client in list(self.clients.values()):
             source = client.source
             client.update(State(source.session, source.snapshot, source.version, source.progress()))

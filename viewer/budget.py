@@ -7,21 +7,27 @@ import threading
 import time
 from collections.abc import Callable
 
-BURST = 1.0  # seconds of drawing that may be saved up while nothing is drawn
+BURST = 0.1  # seconds of work that may be saved up while nothing is drawn
 
 
 class Budget:
-    """A share of the machine's time, as a bucket that fills at `share` a second.
+    """A share of what the machine gives this process, as a bucket that fills at `share` a second.
 
     What is spent is taken out, below zero if need be; nothing more is drawn until the debt is paid. Over any
     time T, what is spent stays within share * T + BURST and one last piece of work.
 
+    Seconds are those of a clock. Beside a training on the CPU it is the processor time of the process, all
+    threads together, and the viewer spends the processor time of its own threads: what it takes is a share
+    of what training takes, whatever else the machine does. A GPU does one thing at a time and training
+    waits for it, so there the seconds are those of a watch.
+
     Attributes:
-        share: fraction of the machine, 0 to 1.
         unlimited: nothing trains that could be slowed down.
+        spent: seconds, in all.
     """
 
-    def __init__(self, share: float = 0.1, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, share: float = 0.1, clock: Callable[[], float] = time.process_time) -> None:
+        """`share` is a fraction, 0 to 1."""
         self._clock = clock
         self._lock = threading.Lock()
         self._share = share
@@ -29,6 +35,15 @@ class Budget:
         self._at = clock()
         self.unlimited = False
         self.spent = 0.0
+
+    @property
+    def clock(self) -> Callable[[], float]:
+        return self._clock
+
+    @clock.setter
+    def clock(self, clock: Callable[[], float]) -> None:
+        with self._lock:
+            self._clock, self._at = clock, clock()
 
     @property
     def share(self) -> float:
@@ -41,7 +56,7 @@ class Budget:
             self._share = value
 
     def spend(self, seconds: float) -> None:
-        """Account for `seconds` of the whole machine."""
+        """Account for a piece of work that took `seconds` of the clock."""
         with self._lock:
             self._fill()
             self.spent += seconds
@@ -74,15 +89,19 @@ class Ladder:
 
     Rungs are divisors of the full size. What each costs is measured as it is drawn; one that was not drawn
     yet is expected to cost what its pixels suggest, and no less than half of its neighbour, since part of the
-    work (projection, sorting) goes by Gaussian and not by pixel.
+    work (projection, sorting) goes by Gaussian and not by pixel. Now and then the next finer rung is tried,
+    as what it cost once may be long past.
     """
 
     RUNGS = (1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0)
     _WEIGHT = 0.4  # of the latest measurement
+    _TRY_EVERY = 8  # pictures
+    _TRY_COST = 4.0  # times what is allowed, above which a finer rung is not tried
 
     def __init__(self) -> None:
         self._cost: dict[int, float] = {}
         self._full = (0, 0)
+        self._since = 0
 
     def size(self, full: tuple[int, int], rung: int) -> tuple[int, int]:
         divisor = self.RUNGS[rung]
@@ -91,13 +110,17 @@ class Ladder:
     def choose(self, full: tuple[int, int], seconds: float) -> int:
         """The finest rung that is expected to take at most `seconds`; the coarsest where none is."""
         if full != self._full:
-            scale = (full[0] * full[1]) / max(1, self._full[0] * self._full[1])
-            self._cost = {rung: cost * scale for rung, cost in self._cost.items()} if self._full[0] else {}
+            if self._full[0]:
+                scale = (full[0] * full[1]) / (self._full[0] * self._full[1])
+                self._cost = {rung: cost * scale for rung, cost in self._cost.items()}
             self._full = full
-        for rung in range(len(self.RUNGS)):
-            if self.expected(rung) <= seconds:
-                return rung
-        return len(self.RUNGS) - 1
+        last = len(self.RUNGS) - 1
+        rung = next((rung for rung in range(last) if self.expected(rung) <= seconds), last)
+        self._since += 1
+        if rung and self._since >= self._TRY_EVERY and self.expected(rung - 1) <= self._TRY_COST * seconds:
+            self._since = 0
+            return rung - 1
+        return rung
 
     def expected(self, rung: int) -> float:
         """Seconds that the rung is expected to take."""
@@ -112,9 +135,11 @@ class Ladder:
 
     def record(self, rung: int, seconds: float) -> None:
         """Enter what a picture on the rung took; the other rungs follow half of the change."""
-        old = self._cost.get(rung)
-        new = seconds if old is None else (1 - self._WEIGHT) * old + self._WEIGHT * seconds
-        if old:
-            change = math.sqrt(new / old)
+        new = seconds
+        if self._cost:
+            old = self.expected(rung)
+            if rung in self._cost:
+                new = (1 - self._WEIGHT) * old + self._WEIGHT * seconds
+            change = math.sqrt(new / old) if old > 0 else 1.0
             self._cost = {other: cost * change for other, cost in self._cost.items()}
         self._cost[rung] = new

@@ -62,7 +62,7 @@ class Client:
 
     def start(self) -> None:
         """Place the camera, build the page, begin to draw."""
-        self.handle.camera.on_update(self.guard(self._moved))
+        self.handle.camera.on_update(self._hear_camera)
         self.go_home()
         self._moved(self.handle.camera)
         self.painter.start()
@@ -181,6 +181,10 @@ class Client:
 
     def _gaussians(self) -> Gaussians | None:
         return self.source.snapshot.gaussians if self.source.snapshot is not None else None
+
+    async def _hear_camera(self, camera: Any) -> None:
+        # In viser's loop, where sixty of them a second cost least.
+        self.guard(self._moved)(camera)
 
     def _moved(self, camera: Any) -> None:
         self.pose = Pose.of(camera)

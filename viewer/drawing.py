@@ -181,7 +181,7 @@ class Painter:
             if budget.unlimited:
                 return self.ladder.choose(full, MOVING_SECONDS)
             share = 2 * budget.share / MOVING_RATE  # about half of the time is spent waiting for a core
-            return self.ladder.choose(full, max(share, BURST_SECONDS if budget.saved > 0.2 else 0.0))
+            return self.ladder.choose(full, max(share, BURST_SECONDS if budget.saved > 0.05 else 0.0))
         if refine:
             middle = self.ladder.choose(full, 0.4)
             return middle if middle < self._rung else 0

@@ -170,12 +170,20 @@ class Page:
 
 def _looking(position: np.ndarray, target: np.ndarray, up: np.ndarray) -> tuple[float, ...]:
     """The quaternion, camera to world, of an OpenCV camera that looks at the target."""
-    from scipy.spatial.transform import Rotation
-
     forward = (target - position) / np.linalg.norm(target - position)
     right = np.cross(forward, up)
     right /= np.linalg.norm(right)
-    x, y, z, w = Rotation.from_matrix(np.stack([right, np.cross(forward, right), forward], 1)).as_quat()
+    m = np.stack([right, np.cross(forward, right), forward], 1)
+    # The quaternion is the eigenvector of the largest eigenvalue (Bar-Itzhack 2000).
+    k = np.array(
+        [
+            [m[0, 0] + m[1, 1] + m[2, 2], m[2, 1] - m[1, 2], m[0, 2] - m[2, 0], m[1, 0] - m[0, 1]],
+            [0, m[0, 0] - m[1, 1] - m[2, 2], m[1, 0] + m[0, 1], m[2, 0] + m[0, 2]],
+            [0, 0, m[1, 1] - m[0, 0] - m[2, 2], m[2, 1] + m[1, 2]],
+            [0, 0, 0, m[2, 2] - m[0, 0] - m[1, 1]],
+        ]
+    )
+    w, x, y, z = np.linalg.eigh(k, UPLO="U")[1][:, -1]
     return (float(w), float(x), float(y), float(z))
 
 
