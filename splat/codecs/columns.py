@@ -45,13 +45,13 @@ def scatter_floats(values: Tensor, offsets: Sequence[int], rows: np.ndarray) -> 
 
 
 def expand_bytes(
-    rows: np.ndarray, table: np.ndarray, out: Tensor, target: Sequence[int] | None = None
+    rows: np.ndarray, tables: np.ndarray, out: Tensor, target: Sequence[int] | None = None
 ) -> None:
-    """out[i, target[c]] = table[rows[i, c]].
+    """out[i, target[c]] = tables[c, rows[i, c]].
 
     Args:
         rows: [N, C] uint8, contiguous.
-        table: [256] float32.
+        tables: [C, 256] float32, or [256] for all columns.
         out: [N, D] float32 view.
         target: C columns of `out`; by default c goes to c.
     """
@@ -60,11 +60,11 @@ def expand_bytes(
     _check(out, (count, out.shape[1]), torch.float32)
     if len(where) != columns or (columns and not 0 <= where.min() <= where.max() < out.shape[1]):
         raise ValueError(f"expand_bytes: {len(where)} targets for {columns} of {out.shape[1]} columns")
-    if table.shape != (256,):
-        raise ValueError(f"expand_bytes: a table of 256 values is needed, got {table.shape}")
+    full = np.ascontiguousarray(tables, np.float32).reshape(-1, 256)
+    if len(full) not in (1, columns):
+        raise ValueError(f"expand_bytes: one table or {columns} are needed, got {len(full)}")
     if count and columns:
-        table = np.ascontiguousarray(table, np.float32)
-        _native.expand_bytes(np.ascontiguousarray(rows), where, table, out.numpy(), torch.get_num_threads())
+        _native.expand_bytes(np.ascontiguousarray(rows), where, full, out.numpy(), torch.get_num_threads())
 
 
 def pack_bytes(

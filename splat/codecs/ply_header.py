@@ -36,7 +36,7 @@ _ORDERS = {"binary_little_endian": "<", "binary_big_endian": ">"}
 _MEANT = ("SplatRenderMode:", "offset", "up_axis")
 
 # A header of 62 properties has 1.5 kB; a longer one than this is no header.
-_LONGEST_HEADER = 1 << 18
+LONGEST = 1 << 18
 
 
 @dataclass
@@ -86,10 +86,10 @@ def read_header(path: Path, file: BinaryIO) -> Header:
     elements: list[Element] = []
     comments: list[str] = []
     size = 0
-    for number in range(_LONGEST_HEADER):
-        raw = file.readline(_LONGEST_HEADER)
+    for number in range(LONGEST):
+        raw = file.readline(LONGEST)
         size += len(raw)
-        if not raw.endswith(b"\n") or size > _LONGEST_HEADER:
+        if not raw.endswith(b"\n") or size > LONGEST:
             raise DataError(f"{path}: damaged: the PLY header has no end_header line")
         line = raw.decode("latin-1").strip()
         words = line.split()

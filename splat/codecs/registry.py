@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from splat.codecs import columns, html, ply, sog, splat
+from splat.codecs import columns, compressed_ply, html, ksplat, ply, sog, splat, spz
 from splat.codecs.format import HEAD, UP_AXES, Decoded, Format, Metadata, settle_infinities, suspicions
 from splat.codecs.options import settle_options
 from splat.core import DataError, Gaussians, UsageError
@@ -18,9 +18,12 @@ from splat.core.gaussians import PARAMETERS
 
 # Asked in this order what a file holds: formats that only their names tell come last.
 _FORMATS: tuple[Format, ...] = (
+    compressed_ply.FORMAT,
     ply.FORMAT,
     sog.FORMAT,
+    spz.FORMAT,
     html.FORMAT,
+    ksplat.FORMAT,
     splat.FORMAT,
 )
 

@@ -159,10 +159,8 @@ def test_nothing_is_written_where_a_value_is_not_finite(tmp_path: Path) -> None:
 
 def test_what_encode_refuses_and_says(tmp_path: Path) -> None:
     scene = small()
-    with pytest.raises(UsageError, match=r"no format to write for \.xyz; choose from \.ply"):
+    with pytest.raises(UsageError, match=r"no format to write for \.xyz; choose from .*\.ply"):
         encode(scene, tmp_path / "scene.xyz")
-    with pytest.raises(UsageError, match=r"no format to write for \.splat; choose from \.ply"):
-        encode(scene, tmp_path / "scene.splat")
     with pytest.raises(DataError, match="cannot be written"):
         encode(scene, tmp_path / "missing" / "scene.ply")
     scene.extras["mask"] = torch.zeros(5)

@@ -23,10 +23,11 @@ void scatter_floats(Rows<const float> in, Array<const int64_t> offsets, Array<ui
                         static_cast<int>(offsets.size()), rows.data(), rows.stride(0), threads);
 }
 
-void expand_bytes(Array<const uint8_t> bytes, Array<const int32_t> target, Array<const float> table, Rows<float> out,
+void expand_bytes(Array<const uint8_t> bytes, Array<const int32_t> target, Array<const float> tables, Rows<float> out,
                   int threads) {
     cpu::expand_bytes(bytes.data(), bytes.stride(0), static_cast<int64_t>(bytes.shape(0)),
-                      static_cast<int>(target.size()), target.data(), table.data(), out.data(), out.stride(0), threads);
+                      static_cast<int>(target.size()), target.data(), tables.data(), tables.shape(0) > 1 ? 256 : 0, out.data(),
+                      out.stride(0), threads);
 }
 
 void pack_bytes(Rows<const float> in, std::optional<Array<const int64_t>> order, Array<const int32_t> source,
@@ -52,8 +53,8 @@ void codecs(nb::module_& m) {
           nb::arg("rows").noconvert(), "threads"_a, nb::call_guard<nb::gil_scoped_release>(),
           "The float32 at byte offsets[c] of rows[i] = values[i, c].");
     m.def("expand_bytes", &expand_bytes, nb::arg("rows").noconvert(), nb::arg("target").noconvert(),
-          nb::arg("table").noconvert(), nb::arg("out").noconvert(), "threads"_a,
-          nb::call_guard<nb::gil_scoped_release>(), "out[i, target[c]] = table[rows[i, c]].");
+          nb::arg("tables").noconvert(), nb::arg("out").noconvert(), "threads"_a,
+          nb::call_guard<nb::gil_scoped_release>(), "out[i, target[c]] = tables[c or 0, rows[i, c]].");
     m.def("pack_bytes", &pack_bytes, nb::arg("values").noconvert(), nb::arg("order").noconvert().none(),
           nb::arg("source").noconvert(), nb::arg("gain").noconvert(), nb::arg("bias").noconvert(),
           nb::arg("step").noconvert(), nb::arg("out").noconvert(), "threads"_a,

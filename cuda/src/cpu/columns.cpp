@@ -39,12 +39,12 @@ void scatter_floats(const float* in, int64_t in_stride, int64_t count, const int
 }
 
 void expand_bytes(const uint8_t* bytes, int64_t row_bytes, int64_t count, int columns, const int32_t* target,
-                  const float* table, float* out, int64_t out_stride, int threads) {
+                  const float* table, int64_t table_stride, float* out, int64_t out_stride, int threads) {
     parallel_ranges(threads, count, kGrain, [=](int64_t begin, int64_t end) {
         for (int64_t i = begin; i < end; ++i) {
             const uint8_t* row = bytes + i * row_bytes;
             float* to = out + i * out_stride;
-            for (int c = 0; c < columns; ++c) to[target[c]] = table[row[c]];
+            for (int c = 0; c < columns; ++c) to[target[c]] = table[c * table_stride + row[c]];
         }
     });
 }
