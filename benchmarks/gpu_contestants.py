@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,12 +13,20 @@ from torch import Tensor
 from splat.core import Camera, Gaussians
 from splat.core.gaussians import PARAMETERS
 from splat.core.sh import from_rgb
+from splat.data import Photo
 from splat.raster import RenderOptions, registry
 from splat.raster.reference import count_tile_intersections
+from splat.raster.registry import Backend
 from splat.raster.tiles import tile_grid
 from splat.strategies.kernels import add_noise_
+from splat.strategies.registry import build
 from splat.training import losses
+from splat.training.config import load_preset
+from splat.training.context import MAIN, Context, Field
+from splat.training.moments import Kind
 from splat.training.optim import BETAS, EPS, Rates
+from splat.training.trainer import Trainer
+from splat.training.views import Views
 
 HORIZON = 30_000
 NOISE = 5e5
@@ -121,40 +129,64 @@ def sized(scene: Gaussians, cameras: list[Camera], wanted: float) -> tuple[Gauss
     return changed, found
 
 
-class Ours:
-    """Our step, as the trainer takes it for the preset mcmc between refinements."""
+class Photographs:
+    """What the trainer uses of splat.data.Dataset, over a problem's views."""
 
-    def __init__(self, problem: Problem, backend: str) -> None:
-        self.problem, self.scene, self.taken = problem, problem.start.clone(), 0
-        self.backend = registry.backend(backend, self.scene.device)
-        self.moments = {
-            name: (torch.zeros_like(t), torch.zeros_like(t)) for name, t in self.scene.named_tensors()
-        }
-        self.rates = Rates()
+    def __init__(self, problem: Problem) -> None:
         # Where the trainer keeps poses: reading one from the device would wait for it.
-        self.cameras = [camera.to("cpu") for camera in problem.cameras]
+        self._cameras = [camera.to("cpu") for camera in problem.cameras]
+        self._photos = [Photo(photo.cpu()) for photo in problem.photos]
+        self.train = list(range(len(self._cameras)))
+
+    def camera(self, index: int) -> Camera:
+        return self._cameras[index]
+
+    def photo(self, index: int) -> Photo:
+        return self._photos[index]
+
+    def prefetch(self, indices: Iterable[int]) -> None:
+        """They are in memory."""
+
+
+class Ours:
+    """The product's own step: its trainer with the preset mcmc, long before the first refinement.
+
+    `moments` and `backward` are the choices that are compared: of splat.training.moments, of CudaBackend.
+    """
+
+    def __init__(self, problem: Problem, backend: Backend, moments: Kind = "full") -> None:
+        device = problem.start.device
+        self.problem, self.backend = problem, backend
+        # Every degree of the harmonics from the third step on.
+        config = replace(load_preset("mcmc"), sh_interval=1, moments=moments)
+        scene = problem.start.clone()
+        main = Field(MAIN, scene, config.rates, problem.extent, HORIZON, moments)
+        ctx = Context(
+            config=config,
+            main=main,
+            scene_extent=problem.extent,
+            steps=HORIZON,
+            cap=len(scene),
+            generator=torch.Generator(device).manual_seed(1),
+        )
+        views = Views(Photographs(problem), 2, config.background, device=device)  # type: ignore[arg-type]
+        deferred = getattr(backend, "deferred", None)
+        self.trainer = Trainer(ctx, build(("mcmc",), config.options), views, backend, deferred=deferred)
+
+    @property
+    def scene(self) -> Gaussians:
+        return self.trainer.ctx.gaussians
 
     def state(self) -> list[Tensor]:
-        moments = [t for pair in self.moments.values() for t in pair]
-        return [t for _, t in self.scene.named_tensors()] + moments
+        held = [moment for pair in self.trainer.ctx.optimizer.moments.values() for moment in pair]
+        return [t for _, t in self.scene.named_tensors()] + held
 
     def draw(self) -> None:
         with torch.no_grad():
-            self.backend.render(self.scene, self.cameras[0], RenderOptions())
+            self.backend.render(self.scene, self.trainer.views.dataset.camera(0), RenderOptions())
 
     def step(self) -> None:
-        view = self.taken % len(self.cameras)
-        rates = self.rates.at(self.taken, HORIZON, self.problem.extent)
-        self.taken += 1
-        deferred = self.backend.deferred()  # type: ignore[attr-defined]
-        output = self.backend.render(self.scene, self.cameras[view], RenderOptions(deferred=deferred))
-        losses.photometric(output.image, self.problem.photos[view]).backward()
-        deferred.step(
-            self.scene, self.moments, rates, step=self.taken, betas=BETAS, eps=EPS, penalties=PENALTIES
-        )
-        g = self.scene
-        eta = torch.randn_like(g.means)
-        add_noise_(g.means, g.quats, g.log_scales, g.logit_opacities, eta, NOISE * rates["means"])
+        self.trainer.step()
 
 
 class Rival:

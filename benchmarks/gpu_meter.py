@@ -8,6 +8,7 @@ import statistics
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
+from types import ModuleType
 from typing import Protocol
 
 import torch
@@ -65,14 +66,14 @@ class Traffic:
         launches: kernels.
         copies: copies and fills of memory.
         waits: calls in which the host waits for the device.
-        allocations: pieces of memory taken from the driver.
+        allocations: pieces of memory taken from the driver; None where that is not known.
         milliseconds: kernel time by the names of `profile`'s patterns.
     """
 
     launches: float
     copies: float
     waits: float
-    allocations: float
+    allocations: float | None
     milliseconds: dict[str, float]
 
     def to_json(self) -> dict:
@@ -81,10 +82,8 @@ class Traffic:
 
 def profile(
     run: Callable[[], None], device: torch.device, patterns: Mapping[str, str], *, repeats: int
-) -> Traffic | None:
-    """Traffic of `run`; `patterns` are regular expressions of kernel names. None without a GPU."""
-    if device.type != "cuda":
-        return None
+) -> Traffic:
+    """Traffic of `run` on a GPU; `patterns` are regular expressions of kernel names."""
     from torch.autograd import DeviceType
     from torch.profiler import ProfilerActivity, record_function
 
@@ -117,6 +116,15 @@ def profile(
     )
 
 
+def tallied(run: Callable[[], None], kernels: ModuleType, *, repeats: int) -> Traffic:
+    """Traffic of our kernels alone, under emulation."""
+    before = kernels.tally()
+    for _ in range(repeats):
+        run()
+    spent = {name: (value - before[name]) / repeats for name, value in kernels.tally().items()}
+    return Traffic(spent["launches"], spent["fills"] + spent["messages"], spent["waits"], None, {})
+
+
 class Contestant(Protocol):
     """Something that trains."""
 
@@ -125,15 +133,18 @@ class Contestant(Protocol):
     def state(self) -> list[torch.Tensor]: ...
 
 
-def memory(make: Callable[[], Contestant], device: torch.device, *, steps: int) -> dict[str, int] | None:
-    """Bytes that a contestant takes above what is there already; None without a GPU.
+def memory(make: Callable[[], Contestant], device: torch.device, *, steps: int) -> dict[str, int | None]:
+    """Bytes that a contestant takes above what is there already; without a GPU only its state is known.
 
     Returns:
         "state": parameters and moments; "held": in use between two steps; "peak": the most in use at a time;
         "driver": taken from the driver and kept.
     """
     if device.type != "cuda":
-        return None
+        contestant = make()
+        contestant.step()
+        state = sum(t.nbytes for t in contestant.state())
+        return {"state": state, "held": None, "peak": None, "driver": None}
     gc.collect()
     torch.cuda.empty_cache()
     torch.cuda.synchronize(device)

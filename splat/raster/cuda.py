@@ -106,6 +106,20 @@ class Guard:
         """Whether the step after those is known to have been refused."""
         return self.native.refused
 
+    @property
+    def capturing(self) -> bool:
+        """Whether steps are being captured in a CUDA graph: then whoever replays it sets the frame before, and sends
+        word of the outcome after."""
+        return self.native.capturing
+
+    @capturing.setter
+    def capturing(self, value: bool) -> None:
+        self.native.capturing = value
+
+    def send(self) -> None:
+        """After the replay of a graph with guarded steps."""
+        self.native.send(*_place(self._device))
+
     def listen(self) -> None:
         """Hear what has arrived from the device; never waits."""
         self.native.listen()
@@ -177,7 +191,11 @@ class _Lease:
         c = request.camera
         matrix = pose.detach().to("cpu", torch.float32).flatten().tolist()
         self.view = self.kernels.View(matrix, c.fx, c.fy, c.cx, c.cy, c.width, c.height)
-        self.raster.set_frame(self.view, rates, *self.place)
+        self._send_frame(rates)
+
+    def _send_frame(self, rates: Any) -> None:
+        if self.guard is None or not self.guard.capturing:
+            self.raster.set_frame(self.view, rates, *self.place)
 
     def fused_step(self, request: Request, step: FusedStep, *, differentiated: bool) -> None:
         if not differentiated:
@@ -185,7 +203,7 @@ class _Lease:
         rates = self.kernels.Rates(
             step.rates, step.step, *step.betas, step.eps, *step.penalties, request.count
         )
-        self.raster.set_frame(self.view, rates, *self.place)
+        self._send_frame(rates)
         self.raster.fused_step(
             self.scene(request, step.shown),
             [tensor.data_ptr() for tensor in step.values],

@@ -86,6 +86,11 @@ void fused_step(Raster& raster, const Scene& scene, const Five& parameters, cons
     raster.fused_step(scene, values, moments, stream_of(stream));
 }
 
+void send(Guard& steps, int device, uintptr_t stream) {
+    const gpu::DeviceGuard guard(device);
+    steps.send(stream_of(stream));
+}
+
 void settle(Guard& steps, int device, uintptr_t stream) {
     nb::gil_scoped_release release;
     const gpu::DeviceGuard guard(device);
@@ -127,6 +132,8 @@ void gpu_raster(nb::module_& m) {
             "rates of means, quats, log_scales, logit_opacities, sh0, shN; step counts from 1.");
     nb::class_<Guard>(m, "Guard", "Lets the host run ahead of the device (src/cuda/guard.h).")
         .def(nb::init<Address>(), "record"_a)
+        .def("send", &send, "device"_a, "stream"_a, "After the replay of a graph with guarded renders.")
+        .def_rw("capturing", &Guard::capturing, "Whether renders are being captured in a graph.")
         .def("listen", [](Guard& g) { g.listen(); }, "Hears what has arrived, without waiting.")
         .def("settle", &settle, "device"_a, "stream"_a, "Waits for the device and hears all.")
         .def("resume", &resume, "device"_a, "stream"_a, "After a refusal: the steps that follow count again.")

@@ -63,7 +63,7 @@ SPLAT_DEVICE void load_chunk(const float* row, int first, int channels, float (&
 
 // kExtras: the depth has a gradient; kFeatures: features have.
 template <bool kExtras, bool kAbs, bool kFeatures>
-__global__ void __launch_bounds__(kBlendThreads) blend_backward_kernel(BlendBackward a) {
+__global__ void __launch_bounds__(kBlendThreads, kFeatures ? 3 : 4) blend_backward_kernel(BlendBackward a) {
     __shared__ Staged batch[kBatch];
     __shared__ int last_of_tile;
     constexpr int kValues = kAbs ? kAbsY + 1 : kExtras ? kDepth + 1 : kBlue + 1;

@@ -26,8 +26,10 @@ public:
     // What the host has heard.
     const Record& heard() const { return heard_; }
 
-    // After each guarded render.
+    // After each guarded render; a graph cannot hold it, so that who replays one calls it.
     void send(Stream stream) { mailbox_.send(record_, stream); }
+    // Whether renders are being captured in a graph.
+    bool capturing = false;
     // Hears what has arrived; never waits.
     void listen() { mailbox_.receive(heard_); }
     // Waits for the device and hears all.

@@ -147,8 +147,9 @@ struct QuantizedUpdate {
     }
 };
 
+// Three blocks leave registers enough on every architecture; left to itself the compiler spills to fit more.
 template <int kDegree, bool kPoseWanted, class Apply>
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kThreads, 3)
     project_backward_kernel(ProjectBackward a, const Record* record, Apply apply) {
     constexpr int kUsed = sh_coefficients(kDegree);
     __shared__ float colour[3][kThreads];

@@ -70,7 +70,7 @@ void Raster::bin(int64_t splats, int64_t instances, Guard* guard, Stream stream)
     emit({grid_, kept<Splat>(kSplats), ids_, offsets, splats, instances, tile_of.current, id_of.current, counters,
           guard ? guard->record() : nullptr},
          stream);
-    if (guard) guard->send(stream);
+    if (guard && !guard->capturing) guard->send(stream);
 
     const int bits = std::bit_width(static_cast<unsigned>(tiles));
     sort_pairs(nullptr, bytes, tile_of, id_of, instances, bits, stream);
