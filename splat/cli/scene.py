@@ -103,7 +103,7 @@ def choose(dataset: Dataset, which: Views, path: Path) -> list[int]:
 
 
 def load(path: Path, device: str = "auto", data: Path | None = None) -> Loaded:
-    """Read RUN_OR_FILE: a run's folder, one of its checkpoints, or a scene file.
+    """Read RUN_OR_FILE: a run's folder, one of its checkpoints, or a scene, a file or a folder.
 
     Args:
         data: the dataset to go with a file; for a run, where its own lies now if it was moved.
@@ -111,12 +111,13 @@ def load(path: Path, device: str = "auto", data: Path | None = None) -> Loaded:
     Raises:
         DataError: there is nothing of the kind, or it is damaged.
     """
+    from splat import codecs
     from splat.training import checkpoint
     from splat.training.runfolder import RunFolder
 
     if not path.exists():
         raise DataError(f"{path}: no such run or file; check the spelling")
-    if path.is_dir():
+    if path.is_dir() and codecs.sniff(path) is None:
         folder = RunFolder.open(path)
         state, warnings = checkpoint.load_latest(folder)
         for warning in warnings:
