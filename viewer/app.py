@@ -164,6 +164,10 @@ class Viewer:
     def _connected(self, handle: Any) -> None:
         client = Client(self, handle)
         self.clients[client.number] = client
+        # This runs in a thread of viser's, perhaps only after the visitor has left again and the loop said so.
+        if client.number not in self.server.get_clients():
+            self.clients.pop(client.number, None)
+            return
         for source in self.sources:
             source.poll()
             source.request()
@@ -207,5 +211,6 @@ class Viewer:
         if self.budget.clock is not clock:
             self.budget.clock = clock
         for client in list(self.clients.values()):
+            client.revive()
             source = client.source
             client.update(State(source.session, source.snapshot, source.version, source.progress()))

@@ -74,6 +74,8 @@ class Client:
 
         with self._lock:
             self._close_panels()
+            if self.closed:
+                return
             gui = self.handle.gui
             gui.reset()
             tabs = gui.add_tab_group()
@@ -105,6 +107,13 @@ class Client:
         with self._lock:
             for panel in list(self.panels):
                 self.guard(panel.update)(state)
+
+    def revive(self) -> None:
+        """Start the drawing again if its thread has died."""
+        if self.painter.died:
+            self.viewer.log("viewer: a drawing thread had ended and was started again")
+            self.notify("Drawing was interrupted", "its thread had ended and was started again", colour="red")
+            self.painter.start()
 
     def close(self) -> None:
         self.closed = True

@@ -91,6 +91,11 @@ class Painter:
     def alive(self) -> bool:
         return self._thread is not None and self._thread.is_alive()
 
+    @property
+    def died(self) -> bool:
+        """Whether the thread has ended though nobody asked it to."""
+        return self._thread is not None and not self.alive and not self._closed
+
     def close(self) -> None:
         self._closed = True
         self._wake.set()

@@ -91,7 +91,13 @@ class Page:
         self.send("GuiUpdateMessage", uuid=self._found(label), updates={"value": True})
 
     def set(self, label: str, value: Any) -> None:
-        self.send("GuiUpdateMessage", uuid=self._found(label), updates={"value": value})
+        uuid = self._found(label)
+        self.elements[uuid]["value"] = value
+        self.send("GuiUpdateMessage", uuid=uuid, updates={"value": value})
+
+    def value(self, label: str) -> Any:
+        """The value of the element with the label."""
+        return self.elements[self._found(label)]["value"]
 
     def trigger(self, label: str) -> None:
         """Run a command of the palette, as its hotkey does."""

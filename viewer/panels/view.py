@@ -51,11 +51,19 @@ class ViewPanel(Panel):
         flip.on_click(client.guard(lambda event: client.turn_up(-client.up)))
         home = gui.add_button("Back to the start")
         home.on_click(client.guard(lambda event: client.go_home()))
+        self._drawn, self._mode = drawn, mode
         self._note = gui.add_markdown("")
         self._said = ""
 
     def update(self, state: State) -> None:
-        last = self._client.painter.last
+        look, last = self._client.painter.look, self._client.painter.last
+        # Hotkeys change the look as well.
+        for handle, value in (
+            (self._mode, look.mode),
+            (self._drawn, HERE if look.drawn == "server" else BROWSER),
+        ):
+            if handle.value != value:
+                handle.value = value
         if state.snapshot is None:
             note = "waiting for the first snapshot"
         elif "size" in last:
