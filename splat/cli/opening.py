@@ -27,7 +27,7 @@ def opening(loaded: Loaded, scene: Gaussians, turn: Similarity | None, origin: T
     if not cameras:
         return {}
     first = cameras[0]
-    target = pivot(first, cameras, scene)
+    target = pivot(first, scene)
     up = up_direction(cameras).double()
 
     def moved(point: Tensor) -> list[float]:
