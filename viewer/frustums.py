@@ -33,8 +33,11 @@ def corners(cameras: Sequence[Camera], depth: float) -> Tensor:
     return torch.stack(points) if points else torch.zeros(0, 6, 3, dtype=torch.float64)
 
 
-def segments(points: Tensor) -> np.ndarray:
-    """[F * SEGMENTS, 2, 3] float32 line segments of `corners` [F, 6, 3]."""
+def segments(points: Tensor, hidden: Tensor | None = None) -> np.ndarray:
+    """[F * SEGMENTS, 2, 3] float32 line segments of `corners` [F, 6, 3]; those of `hidden` ([F] bool) cameras
+    have no length."""
+    if hidden is not None:
+        points = torch.where(hidden[:, None, None], points[:, :1], points)
     ends = torch.tensor(
         [[0, 1], [0, 2], [0, 3], [0, 4], [1, 2], [2, 3], [3, 4], [4, 1], [1, 5], [5, 2]], dtype=torch.long
     )
@@ -50,7 +53,8 @@ def colours(losses: Tensor, chosen: int | None = None) -> np.ndarray:
     colour = torch.where(known[:, None], turbo(value.nan_to_num()), torch.tensor(_UNKNOWN))
     if chosen is not None:
         colour[chosen] = torch.tensor(_CHOSEN)
-    colour = colour.mul(255).round().to(torch.uint8)
+    # viser takes the colours of lines for linear light and encodes them for the screen.
+    colour = colour.pow(2.2).mul(255).round().to(torch.uint8)
     return colour[:, None, None].expand(-1, SEGMENTS, 2, 3).reshape(-1, 2, 3).contiguous().numpy()
 
 
@@ -67,6 +71,12 @@ def depth_for(cameras: Sequence[Camera]) -> float:
         return 0.1
     nearest = cKDTree(places).query(places, k=2)[0][:, 1]
     return 0.5 * float(np.median(nearest))
+
+
+def too_near(points: Tensor, place: Tensor) -> Tensor:
+    """[F] bool: seen from `place` [3] the camera of `corners` [F, 6, 3] would be all over the picture."""
+    reach = 3 * (points[:, 1:5].mean(1) - points[:, 0]).norm(dim=1)
+    return (points[:, 0] - place).norm(dim=1) < reach
 
 
 def met(points: Tensor, origin: Sequence[float], direction: Sequence[float]) -> int | None:

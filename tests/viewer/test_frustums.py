@@ -11,6 +11,8 @@ import torch
 from splat.core import Camera
 from splat.viewer import frustums
 
+GREY = 83  # 0.6 as linear light: 0.6 ** 2.2 * 255
+
 
 def ring(count: int = 6, radius: float = 3.0) -> list[Camera]:
     """Cameras around the origin that look at it, off-centre principal points."""
@@ -51,18 +53,28 @@ def test_segments_and_colours_go_together():
     low, high, unknown, chosen = (colours[i, 0, 0].astype(int) for i in (0, 4, 2, 3))
     assert low[2] > low[0]  # blue
     assert high[0] > high[2]  # red
-    assert unknown.tolist() == [153] * 3
+    assert unknown.tolist() == [GREY] * 3
     assert chosen.tolist() == [255] * 3
 
 
 def test_without_any_loss_all_are_grey():
     colours = frustums.colours(torch.full((3,), float("nan")))
-    assert (colours == 153).all()
+    assert (colours == GREY).all()
 
 
 def test_depth_goes_by_the_distances():
     assert frustums.depth_for(ring(6, 3.0)) == pytest.approx(1.5)  # a hexagon's side is its radius
     assert frustums.depth_for(ring(1) * 4) == 0.1
+
+
+def test_cameras_around_the_visitor_are_left_out():
+    cameras = ring()
+    points = frustums.corners(cameras, 0.5)
+    hidden = frustums.too_near(points, cameras[2].position.double())
+    assert hidden.tolist() == [False, False, True, False, False, False]
+    drawn = frustums.segments(points, hidden).reshape(6, frustums.SEGMENTS, 2, 3)
+    lengths = np.linalg.norm(drawn[:, :, 1] - drawn[:, :, 0], axis=2).sum(1)
+    assert (lengths > 0).tolist() == [True, True, False, True, True, True]
 
 
 def test_a_click_meets_the_nearest_camera():

@@ -43,7 +43,9 @@ class CamerasPanel(Panel):
         self._shown: int | None = None
         self._job: Job | None = None
         self._coloured: tuple[float, Tensor] | None = None
-        self._corners = frustums.corners(self._cameras, frustums.depth_for(self._cameras))
+        self._depth = frustums.depth_for(self._cameras)
+        self._corners = frustums.corners(self._cameras, self._depth)
+        self._hidden = torch.zeros(len(self._views), dtype=torch.bool)
 
         self._order = gui.add_dropdown("List", [_BY_NAME, _BY_LOSS])
         self._list = gui.add_dropdown("Photograph", self._labels(range(len(self._views))))
@@ -80,6 +82,7 @@ class CamerasPanel(Panel):
 
     def update(self, state: State) -> None:
         now = time.monotonic()
+        self._hide()
         if self._coloured is None or now - self._coloured[0] >= _RECOLOUR_SECONDS:
             self._recolour()
         view = None if self._client.pose is None else self._client.standing_at(self._client.camera(64, 48))
@@ -115,10 +118,12 @@ class CamerasPanel(Panel):
         return labels
 
     def _relist(self) -> None:
-        order = list(range(len(self._views)))
+        order, at = list(range(len(self._views))), self._number()
         if self._order.value == _BY_LOSS:
             order = torch.argsort(self._losses().nan_to_num(-math.inf), descending=True).tolist()
-        self._list.options = self._labels(order)
+        labels = self._labels(order)
+        self._list.options = labels
+        self._list.value = labels[order.index(at)]
 
     def _chosen(self, event: Any) -> None:
         if event.client_id is not None:  # a person chose it, not the order of the list
@@ -160,8 +165,18 @@ class CamerasPanel(Panel):
     # The lines.
 
     def _resize(self, factor: float) -> None:
-        self._corners = frustums.corners(self._cameras, factor * frustums.depth_for(self._cameras))
-        self._lines.points = frustums.segments(self._corners)
+        self._corners = frustums.corners(self._cameras, factor * self._depth)
+        self._lines.points = frustums.segments(self._corners, self._hidden)
+
+    def _hide(self) -> None:
+        """Leave out the cameras around the visitor, whose lines would cross all that he sees."""
+        pose = self._client.pose
+        if pose is None:
+            return
+        hidden = frustums.too_near(self._corners, torch.from_numpy(pose.position).double())
+        if not torch.equal(hidden, self._hidden):
+            self._hidden = hidden
+            self._lines.points = frustums.segments(self._corners, hidden)
 
     def _recolour(self) -> None:
         losses = self._losses()
