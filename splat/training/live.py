@@ -121,9 +121,9 @@ class Live:
             "slider",
             lambda: ctx.cap,
             lambda value: setattr(ctx, "cap", int(value)),
-            low=1_000,
+            low=0,
             high=max(1_000_000, 2 * ctx.cap),
-            step=1_000,
+            step=100,
             hint="density control adds no more than this; it removes none to get there",
         )
         logged = [_logged(self.logged, name) for name in sorted(self.logged)]

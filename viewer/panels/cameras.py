@@ -58,7 +58,7 @@ class CamerasPanel(Panel):
         shown = gui.add_checkbox(
             "Show cameras", True, hint="blue is a low loss, red a high one; click to fly"
         )
-        size = gui.add_slider("Size", 0.1, 5.0, 0.1, 1.0)
+        size = gui.add_slider("Camera size", 0.1, 5.0, 0.1, 1.0)
         if client.session.commands is None:
             score = gui.add_button("Score every photograph", hint="colours the cameras by their error")
             score.on_click(client.guard(lambda event: self._score()))

@@ -56,11 +56,11 @@ class PathPanel(Panel):
         self._even = gui.add_checkbox("Constant speed", False, hint="the whole duration stays")
         orbit = gui.add_button("Orbit around the scene", hint="keyframes on a circle, in place of these")
         self._said = gui.add_markdown("")
-        with gui.add_folder("Preview"):
+        with gui.add_folder("Fly along it"):
             self._time = gui.add_slider("Time, s", 0.0, 1.0, 0.01, 0.0)
             self._play = gui.add_button("Play", icon=client.viewer.viser.Icon.PLAYER_PLAY)
         with gui.add_folder("Video"):
-            self._size = gui.add_dropdown("Size", SIZES, initial_value=SIZES[1])
+            self._size = gui.add_dropdown("Resolution", SIZES, initial_value=SIZES[1])
             self._fps = gui.add_number("Frames a second", 30, min=1, max=120, step=1)
             self._make = gui.add_button("Render a video", icon=client.viewer.viser.Icon.VIDEO)
             self._bar = gui.add_progress_bar(0.0, visible=False)

@@ -37,7 +37,9 @@ class StrategiesPanel(Panel):
                 if folder is not None:
                     folder.remove()
                 with self._all:
+                    # Known before it is filled: what a strategy's own code raises there happens once.
                     self._folders[data.title] = folder = _Folder(self._gui, self._client, data)
+                folder.fill(self._gui, data)
             folder.show(data)
 
 
@@ -50,10 +52,14 @@ class _Folder:
         self._handles: dict[str, Any] = {}
         self._folder = gui.add_folder(data.title)
         with self._folder:
+            self._table = gui.add_markdown("")
+
+    def fill(self, gui: Any, data: PanelData) -> None:
+        """Add the handles."""
+        with self._folder:
             for entry in data.entries:
                 if entry.kind != "value":
                     self._handles[entry.label] = self._handle(gui, entry)
-            self._table = gui.add_markdown("")
 
     def fits(self, data: PanelData) -> bool:
         return self._shape == _shape(data)
@@ -86,7 +92,8 @@ class _Folder:
         if entry.kind == "switch":
             handle = gui.add_checkbox(entry.label, bool(value), hint=hint)
         else:
-            handle = gui.add_slider(entry.label, entry.low, entry.high, entry.step, value, hint=hint)
+            start = min(max(float(value), entry.low), entry.high)
+            handle = gui.add_slider(entry.label, entry.low, entry.high, entry.step, start, hint=hint)
 
         @self._client.guard
         def changed(event: Any) -> None:
