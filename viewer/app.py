@@ -106,15 +106,17 @@ class Viewer:
         self._log = log or sessions[0].log
         self._stopped = threading.Event()
         self._gpu = False
-        # Handles of browsers that have just left are written to now and then; that is no news to anybody.
+        # Handles of browsers that have just left are written to now and then; that is no news to anybody, nor is
+        # what is wrong with a message that no page would send.
         warnings.filterwarnings("ignore", message=r"Queued a .* on a closed connection")
+        warnings.filterwarnings("ignore", message=r"\[viser\] .* does not match annotation")
         self.address = address or Address()
         self.server, self.port = serve(self.viser, self.address, sessions[0].name)
         self._hear_failures()
         self.server.gui.configure_theme(show_logo=False, show_share_button=False, dark_mode=True)
         self.server.on_client_connect(self._connected)
         self.server.on_client_disconnect(self._disconnected)
-        self._ticker = threading.Thread(target=self._tick, daemon=True, name="viewer-ticker")
+        self._ticker = threading.Thread(target=self._keep_ticking, daemon=True, name="viewer-ticker")
         self._ticker.start()
 
     def log(self, line: str, error: BaseException | None = None) -> None:
@@ -172,15 +174,32 @@ class Viewer:
             source.poll()
             source.request()
         client.guard(client.start)()
+        # This runs in viser's pool of threads: a visitor in a hurry may have left before, and been told so.
+        if client.number not in self.server.get_clients():
+            self._forget(client.number)
+            client.close()  # what was built since
 
     async def _disconnected(self, handle: Any) -> None:
         # Awaited in viser's loop: its pool of threads may be gone by now, and the loop must not wait.
-        client = self.clients.pop(int(handle.client_id), None)
+        number = int(handle.client_id)
+        threading.Thread(target=self._forget, args=(number,), daemon=True, name="viewer-close").start()
+
+    def _forget(self, number: int) -> None:
+        """A visitor has left; nothing of him stays."""
+        client = self.clients.pop(number, None)
         if client is not None:
-            threading.Thread(target=client.close, daemon=True, name="viewer-close").start()
+            client.close()
         if not self.clients:
             for source in self.sources:
                 source.session.slot.wanted = False
+
+    def _keep_ticking(self) -> None:
+        """Ticks until the viewer stops, even if somebody tries to end this thread."""
+        while not self._stopped.is_set():
+            try:
+                self._tick()
+            except BaseException as error:
+                self.log(f"viewer: {error!r} in the thread that keeps pages up to date; it goes on")
 
     def _tick(self) -> None:
         # What this thread and viser's loop use is the viewer's as well; elsewhere than on Linux and BSD a

@@ -1,0 +1,188 @@
+"""The live viewer, in a real browser, beside a real training run: `splat train --viewer`."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from splat import codecs
+from splat.cli import main
+
+STEPS, MORE = 3000, 200
+# The panel takes the right of the window; the scene is seen here.
+SCENE = {"x": 20, "y": 20, "width": 420, "height": 460}
+
+
+class Run:
+    """A training in a process of its own.
+
+    Attributes:
+        url: of its viewer.
+        out: its folder.
+    """
+
+    def __init__(self, data: Path, out: Path) -> None:
+        flags = ["--preset", "cpu", "--steps", str(STEPS), "--max-gaussians", "2000", "--viewer"]
+        self.out = out
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "splat", "train", str(data), "--out", str(out), *flags],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        self.lines: list[str] = []
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+        self.url = self.wait(lambda: next(iter(re.findall(r"viewer: (http\S+)", "".join(self.lines))), None))
+
+    def _read(self) -> None:
+        assert self.process.stdout is not None
+        self.lines.extend(self.process.stdout)
+
+    def wait(self, condition: Callable[[], Any], seconds: float = 60.0) -> Any:
+        """Until the condition holds; AssertionError with what the run said where it does not."""
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            value = condition()
+            if value:
+                return value
+            time.sleep(0.05)
+        raise AssertionError("waited in vain; the run said:\n" + "".join(self.lines[-20:]))
+
+    def step(self) -> int:
+        """The latest in metrics.jsonl, which has every tenth."""
+        text = (self.out / "metrics.jsonl").read_text()
+        return json.loads(text[: text.rindex("\n")].splitlines()[-1])["step"]
+
+
+@pytest.fixture
+def run(chromium, tmp_path) -> Iterator[Run]:
+    from splat.data.sample import write_sample
+
+    data = write_sample(
+        tmp_path / "sample", views=12, width=96, height=72, points=500, samples=1, truth=False
+    )
+    run = Run(data, tmp_path / "run")
+    yield run
+    run.process.kill()
+    run.process.wait()
+
+
+def seen(page: Any) -> np.ndarray:
+    """[H, W, 3] what is drawn of the scene, in levels."""
+    from PIL import Image
+
+    return np.asarray(Image.open(io.BytesIO(page.screenshot(clip=SCENE))).convert("RGB")).astype(float)
+
+
+def steps_shown(page: Any) -> int:
+    return int(re.search(r"step ([\d,]+) of", page.inner_text("body"))[1].replace(",", ""))
+
+
+def settled(page: Any) -> np.ndarray:
+    """What is drawn once it no longer changes: the finest picture of the place."""
+    before = seen(page)
+    for _ in range(40):
+        page.wait_for_timeout(400)
+        now = seen(page)
+        if np.array_equal(now, before):
+            return now
+        before = now
+    raise AssertionError("the picture does not come to rest")
+
+
+def choose(page: Any, label: str, option: str) -> None:
+    """One of a dropdown."""
+    page.get_by_label(label, exact=True).click()
+    page.get_by_role("option", name=option, exact=True).click()
+
+
+def test_a_visit(run, open_page, screenshots, tmp_path):
+    """Connect, watch, pause, look around, compare, take a file away, leave; the run goes on to its end."""
+    page = open_page(run.url, 820, 500)
+    page.get_by_text(re.compile("step [1-9][0-9,]* of")).wait_for()
+
+    # It changes by itself.
+    first = seen(page)
+    page.wait_for_timeout(2500)
+    assert np.abs(seen(page) - first).mean() > 0.5
+    page.screenshot(path=screenshots / "viewer-training.png")
+
+    # It stands still when asked to, and goes on.
+    page.get_by_role("button", name="Pause", exact=True).click()
+    page.get_by_text(re.compile("^paused step")).wait_for()
+    page.wait_for_timeout(500)
+    at, written = steps_shown(page), run.step()
+    page.wait_for_timeout(1500)
+    assert steps_shown(page) == at
+    assert run.step() == written
+    page.get_by_role("button", name="Resume").click()
+    run.wait(lambda: run.step() > written)
+    page.get_by_role("button", name="Pause", exact=True).click()
+    page.get_by_text(re.compile("^paused step")).wait_for()
+
+    # To where a photograph was taken, and against it.
+    page.get_by_role("tab", name="Cameras").click()
+    page.get_by_text("At view_000.png").wait_for()
+    before = settled(page)
+    page.get_by_role("button", name="Next").click()
+    page.get_by_text("At view_001.png").wait_for()
+    there = settled(page)
+    assert np.abs(there - before).mean() > 2
+    for comparison in ("beside", "wipe", "difference"):
+        choose(page, "Compare", comparison)
+        assert np.abs(settled(page) - there).mean() > 0.5, comparison
+        page.screenshot(path=screenshots / f"viewer-{comparison}.png")
+    choose(page, "Compare", "off")
+    assert np.abs(settled(page) - there).mean() < 0.5
+
+    # A file to take home.
+    page.get_by_role("tab", name="Export").click()
+    choose(page, "Format", ".ply")
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Write and download").click()
+    path = tmp_path / download.value.suggested_filename
+    download.value.save_as(path)
+    assert main(["info", str(path)]) == 0
+    assert len(codecs.decode(path)[0]) > 100
+
+    # The end is moved on, and comes without anybody looking.
+    page.get_by_role("tab", name="Train").click()
+    page.get_by_label("Steps", exact=True).fill(str(MORE))
+    page.get_by_label("Steps", exact=True).press("Enter")
+    page.get_by_role("button", name="Move the end on").click()
+    page.get_by_text(re.compile(f"of {STEPS + MORE:,}")).wait_for()
+    page.screenshot(path=screenshots / "viewer-paused.png")
+    page.get_by_role("button", name="Resume").click()
+    run.wait(lambda: run.step() > written + 20)
+    page.context.close()
+    left = run.step()
+    assert left < STEPS + MORE
+    assert run.process.wait(timeout=120) == 0
+    assert run.step() == STEPS + MORE
+    assert (run.out / "exports" / "point_cloud.ply").exists()
+    assert not re.search("Traceback|viewer: (?!http|from another)", "".join(run.lines))
+
+
+def test_a_phone(run, open_page, screenshots):
+    """The page fits, its tabs can be reached, and the scene can still be seen."""
+    page = open_page(run.url, 390, 700, has_touch=True, is_mobile=True)
+    page.get_by_role("tab", name="Train").wait_for()
+    page.wait_for_timeout(2000)
+    page.screenshot(path=screenshots / "viewer-phone.png")
+    assert page.evaluate("() => document.documentElement.scrollWidth") <= 390
+    for tab in page.get_by_role("tab").all():
+        box = tab.bounding_box()
+        assert box["x"] >= 0
+        assert box["x"] + box["width"] <= 390
