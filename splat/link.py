@@ -102,23 +102,20 @@ class Commands:
         return not self._queue.empty()
 
     def drain(self, target: Any) -> int:
-        """Run every waiting command on `target`; returns how many ran.
+        """Run every command that waits now on `target`; returns how many ran. What they send waits for next time.
 
         An exception goes to the command's `failed`; where it has none, it passes through.
         """
-        count = 0
-        while True:
-            try:
-                command, failed = self._queue.get_nowait()
-            except queue.Empty:
-                return count
+        waiting = self._queue.qsize()
+        for _ in range(waiting):
+            command, failed = self._queue.get_nowait()
             try:
                 command(target)
             except Exception as error:
                 if failed is None:
                     raise
                 failed(error)
-            count += 1
+        return waiting
 
 
 class Controls(Protocol):

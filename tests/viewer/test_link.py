@@ -43,6 +43,20 @@ def test_commands_run_in_order_and_failures_go_to_who_sent_them() -> None:
     assert commands.drain(done) == 0
 
 
+def test_what_a_command_sends_waits_for_the_next_time() -> None:
+    commands = Commands()
+
+    def again(target: list[int]) -> None:
+        target.append(1)
+        commands.send(again)
+
+    commands.send(again)
+    done: list[int] = []
+    assert commands.drain(done) == 1
+    assert commands.drain(done) == 1
+    assert done == [1, 1]
+
+
 def test_a_command_that_nobody_answers_for_fails_aloud() -> None:
     commands = Commands()
     commands.send(lambda target: 1 / 0)

@@ -25,6 +25,7 @@ class TrainPanel(Panel):
         return session.commands is not None and session.progress is not None
 
     def build(self, gui: Any, client: Client) -> None:
+        budget = client.viewer.budget
         self._bar = gui.add_progress_bar(0.0)
         self._text = gui.add_markdown("")
         self._pause = gui.add_button("Pause")
@@ -39,9 +40,14 @@ class TrainPanel(Panel):
         stop = gui.add_button("Stop, score and export", color="red")
         stop.on_click(client.guard(lambda event: client.command(lambda t: t.stop())))
         share = gui.add_slider(
-            "Budget, % of the machine", 1, 90, 1, initial_value=round(100 * client.viewer.budget.share)
+            "Viewer's share, %",
+            1,
+            100,
+            1,
+            initial_value=round(100 * budget.share),
+            hint="of the time that the run takes, at most; while it is paused there is no limit",
         )
-        share.on_update(client.guard(lambda event: setattr(client.viewer.budget, "share", share.value / 100)))
+        share.on_update(client.guard(lambda event: setattr(budget, "share", share.value / 100)))
         self._plots = [
             gui.add_uplot(
                 (np.zeros(1), np.zeros(1)),
