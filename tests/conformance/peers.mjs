@@ -84,13 +84,18 @@ async function gaussianSplats3d({ input, output, options }) {
         write(output, new Uint8Array(buffer.bufferData));
         return;
     }
+    if (input.endsWith('.splat')) { // its buffers sort the Gaussians; what it parses is in the file's order
+        const { splats } = lib.SplatParser.parseStandardSplatToUncompressedSplatArray(content);
+        write(output, JSON.stringify({ splats }));
+        return;
+    }
     if (input.endsWith('.ksplat')) buffer = await lib.KSplatLoader.loadFromFileData(content);
     else if (input.endsWith('.spz')) buffer = await lib.SpzLoader.loadFromFileData(bytesOf(input), 0, 0, false, degree);
-    else if (input.endsWith('.splat')) buffer = await lib.SplatLoader.loadFromFileData(content, 0, 0, false);
     else buffer = await lib.PlyLoader.loadFromFileData(content, 0, 0, false, degree);
     const count = buffer.getSplatCount();
     const stored = buffer.getMinSphericalHarmonicsDegree();
     const coefficients = [0, 9, 24][stored];
+    const { minSphericalHarmonicsCoeff: least, maxSphericalHarmonicsCoeff: most } = buffer;
     const centers = new Float32Array(3 * count);
     const covariances = new Float32Array(6 * count);
     const colors = new Uint8Array(4 * count);
@@ -101,7 +106,9 @@ async function gaussianSplats3d({ input, output, options }) {
     if (stored) buffer.fillSphericalHarmonicsArray(harmonics, stored, undefined, 0, count - 1, 0, 0);
     write(output, JSON.stringify({
         centers: plain(centers), covariances: plain(covariances), colors: plain(colors),
-        harmonics: plain(harmonics), degree: stored
+        // It hands bytes on to its shader as they are.
+        harmonics: plain(buffer.compressionLevel === 2 ? harmonics.map((byte) => least + byte / 255 * (most - least)) : harmonics),
+        degree: stored
     }));
 }
 

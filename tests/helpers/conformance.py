@@ -58,7 +58,8 @@ THEIRS = (
     ("gaussforge", ".ply", {}, (0, 3)),
     ("gaussforge", ".compressed.ply", {}, DEGREES),
     ("gaussforge", ".splat", {}, (0,)),
-    ("gaussforge", ".ksplat", {}, (0, 2)),
+    # Not its harmonics: it orders them in a way of its own, and the format's author reads nothing of its files.
+    ("gaussforge", ".ksplat", {}, (0,)),
     ("gaussforge", ".spz", {"spz_version": 3}, DEGREES),
     ("gaussforge", ".spz", {"spz_version": 4}, (0, 3)),
     ("gaussforge", ".sog", {}, (0, 3)),
@@ -67,6 +68,8 @@ THEIRS = (
     ("gsply", ".spz", {"version": 3}, DEGREES),
     ("gsply", ".spz", {"version": 4}, (0, 3)),
 )
+# Who reads what a peer wrote, where that is not the peer itself: splat-transform does not read .glb.
+READER = {("splat-transform", ".glb"): "three"}
 NODE = {"splat-transform", "three", "gaussian-splats-3d"}
 
 
@@ -160,11 +163,11 @@ def make(folder: Path) -> Bench:
             made.theirs[key_of(writer, extension, options, degree)] = file
             if writer in NODE:
                 jobs.append(Job(writer, source, file, {**options, "degree": degree}))
-                ask(file, "three" if extension == ".glb" else writer)
             elif writer == "gaussforge" and _importable("gaussforge"):
                 peers.forge_write(source, file, **options)
             elif writer == "gsply" and _importable("gsply"):
                 peers.gsply_write(source, file, **options)
+            ask(file, READER.get((writer, extension), writer))
     if peers.node_missing() is None:
         errors = peers.run_node(jobs, made.folder)
         made.failed = {job.output: error for job, error in zip(jobs, errors, strict=True) if error}

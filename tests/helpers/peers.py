@@ -10,7 +10,7 @@ import json
 import os
 import shutil
 import subprocess
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -108,6 +108,8 @@ def read_drawn(path: Path) -> Drawn:
             values("position", 3), values("covariance", 6), values("color", 4), _three_bands(found), True
         )
         return _placed(scene, found.get("matrix"))
+    if "splats" in found:
+        return _parsed(torch.tensor(found["splats"], dtype=torch.float64))
     degree = found["degree"]
     harmonics = values("harmonics", 3 * ((degree + 1) ** 2 - 1)) if degree else torch.zeros(0)
     return Drawn(
@@ -116,6 +118,14 @@ def read_drawn(path: Path) -> Drawn:
         values("colors", 4),
         harmonics.view(len(harmonics), -1, 3) if degree else None,
     )
+
+
+def _parsed(rows: Tensor) -> Drawn:
+    """Rows of centre, scale, rotation wxyz, colour and opacity, the last two as bytes."""
+    scene = Gaussians(
+        rows[:, :3], rows[:, 6:10], rows[:, 3:6].log(), rows[:, 13], torch.zeros(len(rows), 1, 3)
+    )
+    return replace(drawn(scene), colors=rows[:, 10:14], harmonics=None)
 
 
 def _three_bands(found: dict[str, Any]) -> Tensor | None:
