@@ -42,8 +42,8 @@ def free_port(address: Address) -> int:
             try:
                 trial.bind((address.host, port))
                 return port
-            except OSError as error:
-                reason = error.strerror or str(error)
+            except (OSError, UnicodeError) as error:
+                reason = getattr(error, "strerror", None) or str(error)
     raise DeviceError(
         f"{address.host}:{address.port}: the viewer cannot listen there ({reason}); choose another "
         "--viewer-host or --viewer-port"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -56,8 +58,19 @@ def main(argv: list[str]) -> int:
     import_viser()  # before scenes are read, which may take a while
     sessions = [finished(load(path, args.device, args.data), args.background or None) for path in args.scenes]
     with serving(sessions, args.viewer_host, args.viewer_port):
-        threading.Event().wait()
+        until_interrupted()
     return 0
+
+
+def until_interrupted() -> None:
+    """Returns at Ctrl-C or SIGTERM, as the user's way to end a viewer."""
+    ended = threading.Event()
+    before = signal.signal(signal.SIGTERM, lambda number, frame: ended.set())
+    try:
+        with contextlib.suppress(KeyboardInterrupt):
+            ended.wait()
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def finished(loaded: Loaded, background: tuple[float, float, float] | None = None) -> Session:
