@@ -27,13 +27,19 @@ def check_geometry(fields: Iterable[Field], step: int) -> None:
             report([field], step, step, None)
 
 
+def doubtful(fields: Iterable[Field]) -> Tensor:
+    """How many tensors of parameters may hold a value that is not finite: a scalar on their device.
+
+    One pass over them: a sum is finite unless a term is not, but for overflow, which `report` rules out.
+    """
+    sums = [value.detach().sum() for field in fields for _, value in field.optimizer.trained()]
+    return (~torch.isfinite(torch.stack(sums))).sum()
+
+
 def check(fields: Iterable[Field], first: int, last: int) -> None:
     """NotFinite if any parameter is; it became so in one of the 1-based steps `first` to `last`."""
-    for field in fields:
-        for _, value in field.optimizer.trained():
-            # One pass: a sum is finite unless a term is not, but for overflow, which `report` rules out.
-            if not torch.isfinite(value.detach().sum()):
-                report(fields, first, last, None)
+    if doubtful(fields):
+        report(fields, first, last, None)
 
 
 def report(fields: Iterable[Field], first: int, last: int, cause: str | None) -> None:

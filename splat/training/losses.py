@@ -95,9 +95,21 @@ def psnr(a: Tensor, b: Tensor, mask: Tensor | None = None) -> float:
         a, b: [H, W, 3] float in [0, 1], or uint8.
         mask: [H, W] uint8, 0 = ignore the pixel; or None.
     """
+    return decibels(float(squared_error(a, b, mask)))
+
+
+def squared_error(a: Tensor, b: Tensor, mask: Tensor | None = None) -> Tensor:
+    """Mean squared difference, of which psnr is the logarithm: a float64 scalar on the images' device."""
     _check(a, b, mask)
-    difference = _unit(a) - _unit(b)
-    error = float((difference if mask is None else difference[mask != 0]).square().mean())
+    squares = (_unit(a) - _unit(b)).square()
+    if mask is None:
+        return squares.mean()
+    kept = (mask != 0)[..., None]
+    return torch.where(kept, squares, 0).sum() / (3 * kept.sum())
+
+
+def decibels(error: float) -> float:
+    """PSNR of a mean squared difference of values in [0, 1]."""
     return math.inf if error == 0 else -10 * math.log10(error)
 
 

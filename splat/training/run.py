@@ -22,7 +22,8 @@ from splat.training.context import Field
 from splat.training.evaluate import Evaluation
 from splat.training.export import export_scene
 from splat.training.live import Live
-from splat.training.losses import psnr
+from splat.training.losses import decibels, squared_error
+from splat.training.readback import Readback
 from splat.training.report import Reporter
 from splat.training.runfolder import RunFolder, require_disk, write_text
 from splat.training.session import Session, assemble, open_dataset
@@ -131,6 +132,9 @@ class _Run:
         self._saved_at = time.monotonic()
         self._checked_step = self.ctx.step
         self._psnr = math.nan
+        # On their way from the device: a line of metrics with its squared error, a check with the steps it is of.
+        self._errors: Readback[dict[str, Any]] = Readback()
+        self._doubts: Readback[tuple[int, int]] = Readback()
         self._signal: int | None = None
         self.trainer.observers.append(self._after_step)
         self.trainer.idlers.append(lambda trainer: self.live.publish())
@@ -182,7 +186,9 @@ class _Run:
         if self._saved_step == self.ctx.step:
             return
         with self._off_the_clock():
-            self._check()
+            self.trainer.settle()
+            self._begin_check()
+            self._receive(wait=True)
             state = {"seconds": self.seconds, **self.session.state_dict()}
             checkpoint.save(self.folder, self.ctx.step, state)
             self._saved_step, self._saved_at = self.ctx.step, time.monotonic()
@@ -190,11 +196,12 @@ class _Run:
     def _after_step(self, trainer: Trainer) -> None:
         step = self.ctx.step
         if step % CHECK_STEPS == 0:
-            self._check()
+            self._begin_check()
         elif self.session.device.type == "cpu":
             guard.check_geometry(self._fields(), step)  # elsewhere it would wait for the device
         if step % METRIC_STEPS == 0:
             self._record()
+        self._receive()
         if self.reporter.due():
             self.reporter.progress(step, trainer.end, trainer.loss, self._psnr, len(self.ctx.gaussians))
         scored = step in self.session.config.eval_steps and step < trainer.end
@@ -220,14 +227,13 @@ class _Run:
         self.reporter.log(f"writing to {self.folder.path}")
 
     def _record(self) -> None:
+        """Put together a line of metrics; it is written when its error has arrived from the device."""
         ctx = self.ctx
-        truth = ctx.target.float() / 255
-        latest = float(psnr(ctx.output.image.detach().clamp(0, 1), truth, ctx.mask))
-        self._psnr = latest if math.isnan(self._psnr) else 0.9 * self._psnr + 0.1 * latest
+        error = squared_error(ctx.output.image.detach().clamp(0, 1), ctx.target, ctx.mask)
         values = {
             "step": ctx.step,
             "loss": self.trainer.loss,
-            "psnr": latest,
+            "psnr": math.nan,  # not yet known
             "num_gaussians": len(ctx.gaussians),
             "lr_means": ctx.rates["means"],
             "seconds": round(self.seconds, 3),
@@ -236,14 +242,23 @@ class _Run:
         }
         self.live.logged.update(ctx.scalars)
         ctx.scalars.clear()
-        self.reporter.metrics(values)
+        self._errors.send(values, error)
 
-    def _check(self) -> None:
-        """Every parameter is finite, or NotFinite names the step and the Gaussian."""
-        if self._checked_step == self.ctx.step:
-            return
-        guard.check(self._fields(), self._checked_step + 1, self.ctx.step)
-        self._checked_step = self.ctx.step
+    def _begin_check(self) -> None:
+        """Ask the device whether every parameter is finite."""
+        if self._checked_step != self.ctx.step:
+            self._doubts.send((self._checked_step + 1, self.ctx.step), guard.doubtful(self._fields()))
+            self._checked_step = self.ctx.step
+
+    def _receive(self, *, wait: bool = False) -> None:
+        """Write the metrics that are complete; NotFinite names the step and the Gaussian of a check that failed."""
+        for values, error in self._errors.received(wait=wait):
+            latest = decibels(error)
+            self._psnr = latest if math.isnan(self._psnr) else 0.9 * self._psnr + 0.1 * latest
+            self.reporter.metrics(values | {"psnr": latest})
+        for (first, last), doubts in self._doubts.received(wait=wait):
+            if doubts:
+                guard.report(self._fields(), first, last, None)
 
     def _fields(self) -> list[Field]:
         return [self.ctx.main, *self.ctx.fields.values()]
