@@ -32,7 +32,7 @@ class Job:
         self._client = client
         self._budget = client.viewer.budget
         self._called_off = threading.Event()
-        self._spent = 0.0
+        self._since = (0.0, 0.0)  # on the wall's clock and on the thread's own
         self.running = True
         self._do = do
         self._thread = client.work(name, self._run)
@@ -51,18 +51,18 @@ class Job:
 
     def go_on(self) -> bool:
         """Whether to go on. Called by the work itself."""
-        now = time.thread_time()
-        self._budget.spend(now - self._spent)
-        self._spent = now
+        now = (time.monotonic(), time.thread_time())
+        self._client.viewer.spend(now[0] - self._since[0], now[1] - self._since[1])
         while not self.cancelled:
             wait = self._budget.wait()
             if wait <= 0:
+                self._since = (time.monotonic(), time.thread_time())
                 return True
             self._called_off.wait(min(wait, _NAP_SECONDS))
         return False
 
     def _run(self) -> None:
-        self._spent = time.thread_time()
+        self._since = (time.monotonic(), time.thread_time())
         try:
             with contextlib.suppress(CalledOff):
                 self._do(self)

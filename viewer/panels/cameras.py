@@ -55,7 +55,7 @@ class CamerasPanel(Panel):
             "Compare", list(COMPARISONS), hint="with the photograph, where one was taken from here"
         )
         self._wipe = gui.add_slider("Wipe", 0.0, 1.0, 0.01, 0.5, visible=False)
-        shown = gui.add_checkbox(
+        self._show = gui.add_checkbox(
             "Show cameras", True, hint="blue is a low loss, red a high one; click to fly"
         )
         size = gui.add_slider("Camera size", 0.1, 5.0, 0.1, 1.0)
@@ -77,7 +77,7 @@ class CamerasPanel(Panel):
         step.on_click(client.guard(lambda event: self._step(step.value)))
         self._compare.on_update(client.guard(lambda event: self._set_comparison()))
         self._wipe.on_update(client.guard(lambda event: client.painter.redraw()))
-        shown.on_update(client.guard(lambda event: setattr(self._lines, "visible", shown.value)))
+        self._show.on_update(client.guard(lambda event: self._set_visible()))
         size.on_update(client.guard(lambda event: self._resize(size.value)))
 
     def update(self, state: State) -> None:
@@ -168,6 +168,10 @@ class CamerasPanel(Panel):
         self._corners = frustums.corners(self._cameras, factor * self._depth)
         self._lines.points = frustums.segments(self._corners, self._hidden)
 
+    def _set_visible(self) -> None:
+        # Beside each other the pictures lie elsewhere than the lines do.
+        self._lines.visible = self._show.value and self._compare.value != "beside"
+
     def _hide(self) -> None:
         """Leave out the cameras around the visitor, whose lines would cross all that he sees."""
         pose = self._client.pose
@@ -192,6 +196,7 @@ class CamerasPanel(Panel):
     def _set_comparison(self) -> None:
         painter = self._client.painter
         self._wipe.visible = self._compare.value == "wipe"
+        self._set_visible()
         compare = COMPARISONS[self._compare.value]
         if compare is None:
             painter.look.overlays.pop(OVERLAY, None)

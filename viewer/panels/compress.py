@@ -89,7 +89,9 @@ class CompressPanel(Panel):
             order = self._ranked(snapshot, plan.method, job)
             self._said.content = f"Writing {plan.extension}, reading it back ..."
             outcome = compressing.carry_out(snapshot.gaussians, order, plan)
-            self._said.content = "Scoring ..."
+            budget = self._client.viewer.budget
+            slow = "" if budget.unlimited else f", with {budget.share:.0%} of the machine"
+            self._said.content = f"Scoring{slow} ..."
             score = self._scored(snapshot, outcome, job)
         except BaseException:
             self._said.content = "Nothing is changed until you say so."

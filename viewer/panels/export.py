@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from splat import codecs
 from splat.codecs import search
 from splat.core import UsageError
@@ -45,9 +47,12 @@ class ExportPanel(Panel):
         if told == self._told:
             return
         self._told = told
-        scene = search.lower_degree(snapshot.gaussians, int(self._degree.value))
-        losses = codecs.losses(scene, f"scene{self._form.extension}")
-        text = "\n".join([f"{len(scene):,} Gaussians", *(f"- {line}" for line in losses)])
+        some = snapshot.gaussians.select(
+            torch.arange(min(1, len(snapshot.gaussians)))
+        )  # what a format lacks does not depend on how many there are
+        some = search.lower_degree(some, int(self._degree.value))
+        losses = codecs.losses(some, f"scene{self._form.extension}")
+        text = "\n".join([f"{len(snapshot.gaussians):,} Gaussians", *(f"- {line}" for line in losses)])
         if self._lost.content != text:
             self._lost.content = text
 

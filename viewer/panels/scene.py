@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from splat.viewer.client import Client
 
 FILTER = "selection"
+_COUNT_SECONDS = 1.0
 _REPLACE, _ADD, _SUBTRACT = "replace", "add", "take away"
 
 
@@ -31,6 +33,7 @@ class ScenePanel(Panel):
         self._isolation: tuple[Snapshot, Tensor] | None = None
         self._job: Job | None = None
         self._version = -1
+        self._counted_at = 0.0
 
         self._facts = gui.add_markdown("")
         with gui.add_folder("Distributions", expand_by_default=False):
@@ -73,7 +76,12 @@ class ScenePanel(Panel):
         snapshot = state.snapshot
         if snapshot is None or state.version == self._version:
             return
-        self._version = state.version
+        if self._chosen is not None and self._stale(snapshot):
+            self._select(None)
+        now = time.monotonic()
+        if state.progress is not None and now - self._counted_at < _COUNT_SECONDS:
+            return  # a scene in training changes all the time
+        self._version, self._counted_at = state.version, now
         gaussians = snapshot.gaussians
         text = (
             f"**{len(gaussians):,}** Gaussians, SH degree {gaussians.sh_degree}, "
@@ -85,8 +93,6 @@ class ScenePanel(Panel):
         found = (statistics.scale_histogram(gaussians), statistics.opacity_histogram(gaussians))
         for plot, histogram in zip(self._plots, found, strict=True):
             plot.data = (histogram.centres, histogram.counts)
-        if self._chosen is not None and self._stale(snapshot):
-            self._select(None)
 
     def close(self) -> None:
         if self._job is not None:

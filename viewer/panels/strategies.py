@@ -51,15 +51,17 @@ class _Folder:
         self._shape = _shape(data)
         self._handles: dict[str, Any] = {}
         self._folder = gui.add_folder(data.title)
-        with self._folder:
-            self._table = gui.add_markdown("")
+        self._table: Any = None
 
     def fill(self, gui: Any, data: PanelData) -> None:
-        """Add the handles."""
+        """Add the handles, then the table."""
         with self._folder:
-            for entry in data.entries:
-                if entry.kind != "value":
-                    self._handles[entry.label] = self._handle(gui, entry)
+            try:
+                for entry in data.entries:
+                    if entry.kind != "value":
+                        self._handles[entry.label] = self._handle(gui, entry)
+            finally:
+                self._table = gui.add_markdown("")
 
     def fits(self, data: PanelData) -> bool:
         return self._shape == _shape(data)
