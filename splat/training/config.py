@@ -69,6 +69,9 @@ class TrainConfig:
     moments: Literal["full", "quantized"] = "full"
     """Optimizer moments in 32 bits, or in 8 (harmonics) and 16: a third of the memory, on a GPU at the same speed,
     on the CPU slower."""
+    reorder: int = 0
+    """Steps after which the Gaussians are put in order along a Morton curve, so that neighbours in space are
+    neighbours in memory; 0 for never."""
     antialiased: bool = False
     """Render with opacities compensated for the pixel filter (Mip-Splatting's 2D part)."""
     progressive: int = 0
@@ -90,6 +93,7 @@ class TrainConfig:
             (self.downscale >= 1, f"downscale: {self.downscale} would enlarge; give 1 or more"),
             (0 <= self.sh_degree <= 3, f"sh_degree: {self.sh_degree} is not 0, 1, 2 or 3"),
             (self.sh_interval >= 1, f"sh_interval: {self.sh_interval} is not a positive number"),
+            (self.reorder >= 0, f"reorder: {self.reorder} is not a number of steps, or 0"),
             (0 <= self.ssim_weight <= 1, f"ssim_weight: {self.ssim_weight} is not between 0 and 1"),
             (0 <= self.progressive <= 6, f"progressive: {self.progressive} is not between 0 and 6"),
             (0 < self.init.opacity < 1, f"init.opacity: {self.init.opacity} is not between 0 and 1"),

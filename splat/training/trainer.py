@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from splat.codecs.quantize.order import morton_order
 from splat.core import Camera, Gaussians, UsageError
 from splat.core.gaussians import PARAMETERS
 from splat.link import Commands, Snapshot
@@ -259,12 +260,20 @@ class Trainer:
         with torch.no_grad():
             for strategy in self.strategies:
                 strategy.after_step(ctx)
+            if self._reorders():
+                ctx.edits.permute(morton_order(ctx.gaussians.means))
         ctx.step += 1
+
+    def _reorders(self) -> bool:
+        """Whether the Gaussians are put in order after this step."""
+        every = self.ctx.config.reorder
+        return every > 0 and (self.ctx.step + 1) % every == 0
 
     def _steady(self) -> bool:
         """Whether what follows in this step changes nothing but by kernels that heed the guard."""
         return (
             self.exposure is None
+            and not self._reorders()
             and not self.ctx.fields
             and not any(extra.lr is not None for extra in self.ctx.optimizer.extras.values())
             and all(strategy.runs_ahead(self.ctx) for strategy in self.strategies)
