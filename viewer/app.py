@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
+import math
 import threading
 import time
 import traceback
@@ -18,6 +19,7 @@ from torch import Tensor
 from splat.core import DeviceError
 from splat.link import Progress, Session, Snapshot
 from splat.viewer.budget import Budget
+from splat.viewer.cameras import first_view, pivot, up_direction
 from splat.viewer.client import Client
 from splat.viewer.editing import Editor
 from splat.viewer.panel import State
@@ -106,6 +108,7 @@ class Viewer:
         self._log = log or sessions[0].log
         self._stopped = threading.Event()
         self._gpu = False
+        self._placed = False
         # Handles of browsers that have just left are written to now and then; that is no news to anybody, nor is
         # what is wrong with a message that no page would send.
         warnings.filterwarnings("ignore", message=r"Queued a .* on a closed connection")
@@ -173,11 +176,28 @@ class Viewer:
         for source in self.sources:
             source.poll()
             source.request()
+        client.guard(self._place)()
         client.guard(client.start)()
         # This runs in viser's pool of threads: a visitor in a hurry may have left before, and been told so.
         if client.number not in self.server.get_clients():
             self._forget(client.number)
             client.close()  # what was built since
+
+    def _place(self) -> None:
+        """Where "Reset view" leads, and where pages open: at the first photograph, or in front of the scene."""
+        source = self.sources[0]
+        if self._placed or source.snapshot is None:
+            return
+        self._placed = True
+        gaussians = source.snapshot.gaussians
+        cameras = [view.camera for view in source.session.views]
+        up = up_direction(cameras)
+        first = first_view(cameras, gaussians, up)
+        initial = self.server.initial_camera
+        initial.position = first.position.double().cpu().numpy()
+        initial.look_at = pivot(first, gaussians).double().numpy()
+        initial.up = up.double().numpy()
+        initial.fov = 2 * math.atan(first.height / (2 * first.fy))
 
     async def _disconnected(self, handle: Any) -> None:
         # Awaited in viser's loop: its pool of threads may be gone by now, and the loop must not wait.

@@ -13,8 +13,8 @@ from torch import Tensor
 from splat.core import Camera, Gaussians, SplatError
 from splat.link import Controls, Session, View
 from splat.viewer import hotkeys
-from splat.viewer.cameras import Pose, first_view, pivot, up_direction
-from splat.viewer.drawing import Painter
+from splat.viewer.cameras import Pose, bulk, first_view, pivot, up_direction
+from splat.viewer.drawing import Painter, default_drawing
 from splat.viewer.panel import Panel, State
 from splat.viewer.photos import seen_from
 from splat.viewer.threads import use_threads
@@ -65,6 +65,9 @@ class Client:
         self.handle.camera.on_update(self._hear_camera)
         self.go_home()
         self._moved(self.handle.camera)
+        gaussians = self._gaussians()
+        if gaussians is not None:
+            self.painter.look.drawn = default_drawing(gaussians, self.viewer.cores)
         self.painter.start()
         self.build()
 
@@ -137,8 +140,13 @@ class Client:
     def go_home(self) -> None:
         """Stand where a visitor stands at first."""
         cameras = [view.camera for view in self.session.views]
+        gaussians = self._gaussians()
         self.turn_up(up_direction(cameras))
-        self.fly_to(first_view(cameras, self._gaussians(), self.up))
+        self.fly_to(first_view(cameras, gaussians, self.up))
+        if gaussians is not None:
+            radius = bulk(gaussians.means)[1]
+            self.handle.camera.near = min(0.01, 1e-3 * radius)
+            self.handle.camera.far = max(1e3, 1e3 * radius)
 
     def go_to_photograph(self, by: int) -> None:
         """Stand where the photograph was taken that comes `by` after the one visited last."""

@@ -31,6 +31,7 @@ FRESH_SECONDS = 1.0  # between two pictures of a scene in training that the budg
 COARSEST_FRESH = 2  # rung of the ladder, for these
 BROWSER_SECONDS = 1.0  # between two sets of splats for the browser, at least
 BROWSER_CAP = 400_000
+SERVER_LIMIT = 500_000  # Gaussians for each core, above which a CPU leaves drawing to the browser
 SPLATS = "/splats"
 
 Filter = Callable[[Gaussians], Gaussians]
@@ -137,7 +138,7 @@ class Painter:
                 client.source.request()
             return
         moving = time.monotonic() - self._moved_at < REST_SECONDS
-        if budget.wait() > 0:
+        if budget.wait() > 0 and self.frames:  # a new visitor does not wait for his first picture
             return
         if not moving:
             client.source.request()
@@ -258,6 +259,12 @@ class Painter:
         self._done, self._rung, self._drawn_at = wanted, 0, now
         self.frames += 1
         self.last = {"splats": len(chosen.centers), "seconds": time.monotonic() - now}
+
+
+def default_drawing(gaussians: Gaussians, cores: int) -> str:
+    """ "server" or "browser": which of them this machine does better."""
+    few = len(gaussians) <= SERVER_LIMIT * cores
+    return "server" if few or gaussians.device.type != "cpu" else "browser"
 
 
 def _full_size(pose: Pose, height: int) -> tuple[int, int]:
