@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,10 +12,13 @@ from torch.nn import functional
 
 from splat.core import Camera
 from splat.data import Dataset, Photo
+from splat.data.cache import PhotoCache
 from splat.training import memory
 from splat.training.config import Background
 
 PREFETCH = 8
+_PINNED = 2  # photographs in pinned memory ahead of their step
+_PINNED_BYTES = 256 << 20
 _DEVICE_SHARE = 0.2  # of a GPU's free memory, for photographs that stay there
 _FIXED = {"black": (0.0, 0.0, 0.0), "white": (1.0, 1.0, 1.0)}
 
@@ -80,6 +84,10 @@ class Views:
                 int(_DEVICE_SHARE * memory.available(self.device)) if self.device.type == "cuda" else 0
             )
         self._room = keep_bytes
+        # Photographs on their way to a GPU: a thread copies the next ones to pinned memory.
+        self._pinned = (
+            PhotoCache(self._pin, _PINNED_BYTES, workers=1, ahead=_PINNED) if self._stages() else None
+        )
 
     def next(self, step: int) -> View:
         """The view of 0-based `step`; call it once a step."""
@@ -89,8 +97,11 @@ class Views:
         position = self._order[self._next]
         self._next += 1
         train = self.dataset.train
-        soon = (train[p] for p in self._order[self._next : self._next + PREFETCH])
-        self.dataset.prefetch([index for index in soon if index not in self._kept])
+        soon = [train[p] for p in self._order[self._next : self._next + PREFETCH]]
+        soon = [index for index in soon if index not in self._kept]
+        self.dataset.prefetch(soon)
+        if self._pinned is not None:
+            self._pinned.prefetch(soon[:_PINNED])
 
         index = train[position]
         if index not in self._cameras:
@@ -98,7 +109,7 @@ class Views:
         camera, photo = self._cameras[index], self._photo(index)
         target, mask, background = photo.image, photo.mask, self._background
         if self._random:
-            background = torch.rand(3, generator=self._generator).to(self.device)
+            background = self._sent(torch.rand(3, generator=self._generator))
             if photo.alpha is not None:
                 target = composite(target, photo.alpha, background)
         level = self.progressive - step // self.progressive_interval
@@ -112,22 +123,24 @@ class Views:
         """The photograph on the device; it stays there while there is room."""
         if index in self._kept:
             return self._kept[index]
-        photo = self.dataset.photo(index)
-        image, alpha, mask = (
-            None if t is None else self._sent(t) for t in (photo.image, photo.alpha, photo.mask)
-        )
-        assert image is not None
-        photo = Photo(image, alpha, mask)
+        if self._pinned is None:
+            photo = self.dataset.photo(index)
+        else:
+            photo = _each(self._pinned.get(index), lambda t: t.to(self.device, non_blocking=True))
         if photo.nbytes <= self._room:
             self._kept[index] = photo
             self._room -= photo.nbytes
         return photo
 
+    def _stages(self) -> bool:
+        """Whether what goes to the device goes through pinned memory, so that nobody waits for it."""
+        return self.device.type == "cuda"
+
+    def _pin(self, index: int) -> Photo:
+        return _each(self.dataset.photo(index), pinned)
+
     def _sent(self, tensor: Tensor) -> Tensor:
-        """A copy on the device, through pinned memory, so that nobody waits for it."""
-        if self.device.type != "cuda":
-            return tensor
-        return tensor.pin_memory().to(self.device, non_blocking=True)
+        return pinned(tensor).to(self.device, non_blocking=True) if self._stages() else tensor
 
     def state_dict(self) -> dict[str, Any]:
         return {"generator": self._generator.get_state(), "order": self._order, "next": self._next}
@@ -135,6 +148,17 @@ class Views:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self._generator.set_state(state["generator"])
         self._order, self._next = list(state["order"]), state["next"]
+
+
+def pinned(tensor: Tensor) -> Tensor:
+    """A copy in memory that a GPU reads by itself."""
+    return tensor.pin_memory()
+
+
+def _each(photo: Photo, change: Callable[[Tensor], Tensor]) -> Photo:
+    image, alpha, mask = (None if t is None else change(t) for t in (photo.image, photo.alpha, photo.mask))
+    assert image is not None
+    return Photo(image, alpha, mask)
 
 
 def composite(image: Tensor, alpha: Tensor, background: Tensor) -> Tensor:

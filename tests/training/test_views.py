@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ import torch
 
 from splat.data import Photo
 from splat.training import memory
+from splat.training import views as views_module
 from splat.training.readback import AHEAD, Readback
 from splat.training.views import Views, composite, reduced
 
@@ -145,6 +148,34 @@ def test_photographs_stay_on_the_device_while_there_is_room(dataset: Any) -> Non
         views.next(step)
     assert asked.prefetched
     assert not kept & set(asked.prefetched)
+
+
+def test_photographs_are_pinned_ahead_of_their_step(dataset: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By another thread, each once while there is pinned memory for it."""
+    pinned: list[tuple[int, str]] = []
+
+    def pin(tensor: torch.Tensor) -> torch.Tensor:
+        pinned.append((int(tensor.sum()), threading.current_thread().name))
+        return tensor.clone()
+
+    monkeypatch.setattr(views_module, "pinned", pin)
+    monkeypatch.setattr(Views, "_stages", lambda self: True)
+    photo = dataset.photo(dataset.train[0])
+    views = Views(dataset, 0, "black", keep_bytes=2 * photo.nbytes)
+    shown = [views.next(0)]
+    deadline = time.monotonic() + 10
+    while len(pinned) < 3 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    shown += [views.next(step) for step in range(1, len(dataset.train))]
+    for view in shown:
+        assert torch.equal(view.target, dataset.photo(view.index).image)
+    assert sorted(total for total, _ in pinned) == sorted(
+        int(dataset.photo(i).image.sum()) for i in dataset.train
+    )
+    assert any(name.startswith("photo") for _, name in pinned)
+    again = [views.next(step) for step in range(len(dataset.train))]
+    assert len(pinned) == len(dataset.train)
+    assert {view.index for view in again} == set(dataset.train)
 
 
 def test_readback_is_in_order_and_at_once_on_the_cpu() -> None:
