@@ -22,12 +22,10 @@ from splat.core.transforms import Similarity, transform_gaussians
 # Absolute, in logarithms of scale, opacities, components of unit quaternions and coefficients; centres relative to
 # the scene's size.
 AGREE = 1e-5
-# SPZ's axes are right, up, back; those of a .ply, and so ours, right, down, forward. These take the file's own, both
-# in reading and in writing.
-OWN_AXES = {"gaussforge", "gsply", "three", "gaussian-splats-3d"}
-HALF_TURN = Similarity(
-    torch.diag(torch.tensor([1.0, -1.0, -1.0], dtype=torch.float64)), torch.zeros(3).double()
-)
+# The axes of a .ply, and so ours, are right, down, forward; those of SPZ right, up, back, of glTF left, up, front:
+# half a turn about x, or about z. These peers take the file's own, both in reading and in writing.
+OWN_AXES = {".spz": {"gaussforge", "gsply", "three", "gaussian-splats-3d"}, ".glb": {"three"}}
+SIGNS = {".spz": (1.0, -1.0, -1.0), ".glb": (-1.0, -1.0, 1.0)}
 
 # Where a peer departs from the format's authors: what it may be off by, and why.
 DEPARTURES = {
@@ -82,8 +80,8 @@ def seen_by(peer: str, file: Path, bench: Bench) -> Gaussians | peers.Drawn:
 
 def compare(found: Gaussians | peers.Drawn, file: Path, peer: str) -> None:
     expected = codecs.decode(file)[0]
-    if file.suffix == ".spz" and peer in OWN_AXES:
-        expected = half_turned(expected)
+    if peer in OWN_AXES.get(file.suffix, ()):
+        expected = in_own_axes(expected, file.suffix)
     if isinstance(found, Gaussians):
         departure = (
             {"quats": LEFT_OUT} if file.name.startswith("spz2") else DEPARTURES.get((peer, file.suffix))
@@ -93,10 +91,11 @@ def compare(found: Gaussians | peers.Drawn, file: Path, peer: str) -> None:
         assert_drawn(found, expected, HALF_FLOATS if file.suffix == ".ksplat" else 0)
 
 
-def half_turned(scene: Gaussians) -> Gaussians:
-    """Between the axes of SPZ and of .ply; the Gaussians' own axes turn as well, as the format has it."""
-    turned = transform_gaussians(scene, HALF_TURN)
-    return replace(turned, quats=scene.quats * torch.tensor([1.0, 1.0, -1.0, -1.0]))
+def in_own_axes(scene: Gaussians, suffix: str) -> Gaussians:
+    """Between the axes of a format and ours; the Gaussians' own axes turn as well, as the formats have it."""
+    signs = torch.tensor(SIGNS[suffix])
+    turned = transform_gaussians(scene, Similarity(torch.diag(signs).double(), torch.zeros(3).double()))
+    return replace(turned, quats=scene.quats * torch.cat([torch.ones(1), signs]))
 
 
 @pytest.mark.parametrize(
@@ -132,9 +131,9 @@ def test_we_read_theirs(
     found = seen_by(reader, file, bench)
     compare(found, file, reader)
     ours = codecs.decode(file)[0]
-    assert_same_scene(
-        half_turned(ours) if extension == ".spz" and writer in OWN_AXES else ours, scene(degree)
-    )
+    if writer in OWN_AXES.get(extension, ()):
+        ours = in_own_axes(ours, extension)
+    assert_same_scene(ours, scene(degree))
 
 
 def assert_same_scene(found: Gaussians, original: Gaussians) -> None:
