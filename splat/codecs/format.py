@@ -131,13 +131,18 @@ def differences(a: Gaussians, b: Gaussians) -> dict[str, float]:
 
     Returns:
         means (world units), log_scales, opacities (after the sigmoid), quats (components of unit quaternions,
-        the signs made to agree), sh0 (band 0) and shN (the bands that both have; 0 where there are none).
+        the signs made to agree; zero ones stand for no rotation), sh0 (band 0) and shN (the bands that both have; 0 where there are none).
     """
 
     def largest(x: Tensor, y: Tensor) -> float:
         return float((x.double() - y.double()).abs().amax()) if x.numel() else 0.0
 
-    p, q = (torch.nn.functional.normalize(scene.quats.double(), dim=1) for scene in (a, b))
+    def rotation(scene: Gaussians) -> Tensor:
+        upright = torch.tensor([1.0, 0, 0, 0], dtype=torch.float64, device=scene.device)
+        quats = torch.where(scene.quats.any(1, keepdim=True), scene.quats.double(), upright)
+        return torch.nn.functional.normalize(quats, dim=1)
+
+    p, q = rotation(a), rotation(b)
     q = torch.where((p * q).sum(1, keepdim=True) < 0, -q, q)
     bands = min(a.sh.shape[1], b.sh.shape[1])
     return {

@@ -191,7 +191,9 @@ def _document(gaussians: Gaussians, metadata: Metadata) -> tuple[dict[str, Any],
     for degree in range(gaussians.sh_degree + 1):
         for index in range(2 * degree + 1):
             columns[f"{EXTENSION}:SH_DEGREE_{degree}_COEF_{index}"] = color[:, degree * degree + index]
-    views, accessors, pieces, at = [], [], [], 0
+    views: list[dict[str, Any]] = []
+    accessors: list[dict[str, Any]] = []
+    pieces, at = [], 0
     for name, values in columns.items():
         stored = values if values.dtype == np.uint8 else values.astype("<f4", copy=False)
         pieces.append(np.ascontiguousarray(stored).tobytes())

@@ -296,12 +296,13 @@ def max_error(gaussians: Gaussians, options: KsplatOptions) -> dict[str, float]:
     if options.level == 0 or len(gaussians) == 0:
         return found
     means, scales = gaussians.means.numpy(), gaussians.log_scales.numpy()
-    block = _group(gaussians).block
-    step = block / 2 / _HALF_RANGE
+    half = _group(gaussians).block / 2
+    step = half / _HALF_RANGE
     least = float(scales.min())
     # Relative to the scale: half a unit of 11 bits, or of what is left of them below the normal numbers.
     relative = max(2.0**-11, min(1.0, _HALF_LEAST / 2 / np.exp(max(least, np.log(_HALF_LEAST)))))
-    found["means"] = step / 2 + 2.0**-22 * (float(np.abs(means).max()) + block) + 1e-4 * step
+    # Readers multiply and add in float32: three roundings of an offset, one of the sum.
+    found["means"] = step / 2 + 2.0**-24 * (4 * half + float(np.abs(means).max()))
     # Each component within half a unit of 11 bits below 1, the vector brought back to length 1.
     found["quats"] = 2 * 2.0**-12 / (1 - 2 * 2.0**-12)
     found["log_scales"] += -np.log1p(-relative) if relative < 1 else np.log(2)
