@@ -130,8 +130,9 @@ def differences(a: Gaussians, b: Gaussians) -> dict[str, float]:
     """The largest difference between two scenes of the same rows, of each kind of value.
 
     Returns:
-        means (world units), log_scales, opacities (after the sigmoid), quats (components of unit quaternions,
-        the signs made to agree; zero ones stand for no rotation), sh0 (band 0) and shN (the bands that both have; 0 where there are none).
+        means (world units), log_scales, opacities (after the sigmoid), quats (components of unit quaternions, the
+        signs made to agree; zero ones stand for no rotation), sh0 (band 0) and shN (the bands that both have; 0
+        where there are none).
     """
 
     def largest(x: Tensor, y: Tensor) -> float:
