@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from splat.codecs import columns, compressed_ply, gltf, html, ksplat, ply, sog, splat, spz
+from splat.codecs import columns, compressed_ply, gltf, html, ksplat, ply, sog, splat, spz, vq
 from splat.codecs.format import HEAD, UP_AXES, Decoded, Format, Metadata, settle_infinities, suspicions
 from splat.codecs.options import settle_options
 from splat.core import DataError, Gaussians, UsageError
@@ -23,6 +23,7 @@ _FORMATS: tuple[Format, ...] = (
     sog.FORMAT,
     spz.FORMAT,
     gltf.FORMAT,
+    vq.FORMAT,
     html.FORMAT,
     ksplat.FORMAT,
     splat.FORMAT,

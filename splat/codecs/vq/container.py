@@ -1,0 +1,232 @@
+"""The vq container: a scene as range-coded indices into its own codebooks. docs/vq-format.md has the bytes."""
+
+from __future__ import annotations
+
+import json
+import math
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from splat.codecs.bounded import allowance
+from splat.codecs.format import Decoded, Format, Metadata, differences
+from splat.codecs.quantize import decode_indices, encode_indices
+from splat.codecs.vq.cells import LARGEST_DEPTH, decode_cells, encode_cells, pack, unpack
+from splat.codecs.vq.grid import rotations
+from splat.codecs.vq.quantizer import VqOptions, quantize
+from splat.codecs.vq.scene import BANDS, LARGEST_BOOK, LARGEST_GRID, WIDTHS, Book, Quantized, attributes
+from splat.core import DataError, Gaussians
+from splat.core.files import replacing
+from splat.core.sh import coefficients
+
+MAGIC = b"SPLATVQ"
+VERSION = 1
+# antialiased, degree, depth of the coded cells, number of Gaussians, size of the grid, origin, edge of the cube
+_HEADER = struct.Struct("<BBBII3dd")
+_KEPT = ("generator", "comments", "offset", "up_axis")
+
+
+class _Reader:
+    """Byte strings, each after its length."""
+
+    def __init__(self, data: memoryview) -> None:
+        self._data = data
+        self._at = 0
+
+    def part(self) -> bytes:
+        if self._at + 4 > len(self._data):
+            raise ValueError("cut short")
+        (length,) = struct.unpack_from("<I", self._data, self._at)
+        end = self._at + 4 + length
+        if end > len(self._data):
+            raise ValueError("cut short")
+        part = bytes(self._data[self._at + 4 : end])
+        self._at = end
+        return part
+
+    def end(self) -> None:
+        if any(self._data[self._at :]):
+            raise ValueError(f"{len(self._data) - self._at} bytes follow the end")
+
+
+def to_bytes(scene: Quantized, metadata: Metadata) -> tuple[bytes, np.ndarray]:
+    """The file, and the order [N] in which the Gaussians are in it."""
+    depth = scene.depths[scene.labels["scale"]].numpy() if len(scene) else np.zeros(0, np.int64)
+    cells = scene.cells.numpy()
+    coded, order, base = _cheapest(cells, depth)
+    about = {key: metadata[key] for key in _KEPT if metadata.get(key) is not None}
+    header = _HEADER.pack(
+        scene.antialiased, scene.degree, base, len(scene), scene.grid, *scene.origin.tolist(), scene.size
+    )
+    parts = [header, json.dumps(about, sort_keys=True, separators=(",", ":")).encode() if about else b""]
+    for name, book in scene.books.items():
+        size = len(book.words) + (name in BANDS)
+        table = torch.stack([book.low, book.step]).numpy().astype("<f4").tobytes()
+        parts.append(struct.pack("<I", len(book.words)) + table + book.words.numpy().tobytes())
+        parts.append(encode_indices(scene.labels[name].numpy()[order], size) if len(scene) else b"")
+    parts.append(encode_indices(scene.labels["rotation"].numpy()[order], len(rotations(scene.grid))))
+    parts.append(scene.depths.numpy().astype(np.uint8).tobytes())
+    parts.append(coded)
+    extra = np.maximum(depth - base, 0)[order]
+    low = cells[order] & ((1 << extra) - 1)[:, None]
+    parts.append(pack(low.flatten(), np.repeat(extra, 3)))
+    body = b"".join(struct.pack("<I", len(part)) + part for part in parts)
+    # A reader takes no more memory than its file's size allows; scenes of equal Gaussians would be too small.
+    missing = _memory(len(scene), scene.degree) - allowance(0)
+    body += bytes(max(0, -(-missing // (allowance(1) - allowance(0))) - len(body)))
+    return MAGIC + bytes([VERSION]) + struct.pack("<I", zlib.crc32(body)) + body, order
+
+
+def _memory(count: int, degree: int) -> int:
+    """Bytes of the decoded scene."""
+    return 4 * count * (11 + 3 * coefficients(degree))
+
+
+def _cheapest(cells: np.ndarray, depth: np.ndarray) -> tuple[bytes, np.ndarray, int]:
+    """The cells coded at the depth that takes the fewest bits, with the order and that depth.
+
+    Cells of larger depth have their further bits written as they are; cells of smaller depth are coded as
+    the first of the finer cells in them.
+    """
+    best: tuple[int, bytes, np.ndarray, int] | None = None
+    if len(depth) == 0:
+        return b"", np.zeros(0, np.int64), 1
+    for base in sorted(
+        {int(np.quantile(depth, share, method="lower")) for share in (0, 0.01, 0.05, 0.2, 0.5)}
+    ):
+        shift = (depth - base)[:, None]
+        there = np.where(shift >= 0, cells >> np.maximum(shift, 0), cells << np.maximum(-shift, 0))
+        coded, order = encode_cells(there, base)
+        total = 8 * len(coded) + 3 * int(np.maximum(depth - base, 0).sum())
+        if best is None or total < best[0]:
+            best = total, coded, order, base
+    assert best is not None
+    return best[1:]
+
+
+def from_bytes(data: bytes) -> tuple[Quantized, Metadata]:
+    """What `to_bytes` was given, in the order of the file; ValueError where the bytes are no such file."""
+    head = len(MAGIC) + 1 + 4
+    if data[: len(MAGIC)] != MAGIC or len(data) < head:
+        raise ValueError("not a vq file")
+    if data[len(MAGIC)] != VERSION:
+        raise ValueError(f"version {data[len(MAGIC)]} of the format; this reader knows {VERSION}")
+    body = data[head:]
+    if struct.unpack_from("<I", data, len(MAGIC) + 1)[0] != zlib.crc32(body):
+        raise ValueError("the checksum does not fit")
+    reader = _Reader(memoryview(body))
+    header = reader.part()
+    if len(header) != _HEADER.size:
+        raise ValueError("the header has another length")
+    antialiased, degree, base, count, grid, x, y, z, size = _HEADER.unpack(header)
+    if degree > 3 or not 1 <= base <= LARGEST_DEPTH or antialiased > 1 or not 4 <= grid <= LARGEST_GRID:
+        raise ValueError("the header has values out of range")
+    if not all(map(math.isfinite, (x, y, z, size))) or not 0 < size < 1e30 or max(map(abs, (x, y, z))) > 1e30:
+        raise ValueError("the cube of the centres is out of range")
+    if _memory(count, degree) > allowance(len(body)):
+        raise ValueError(f"{count} Gaussians do not fit into {len(body)} bytes")
+    metadata = _about(reader.part())
+    books, labels = {}, {}
+    for name in attributes(degree):
+        books[name] = _book(reader.part(), WIDTHS[name])
+        coded = reader.part()
+        words = len(books[name].words) + (name in BANDS)
+        if count and not words:
+            raise ValueError(f"the codebook of {name} is empty")
+        labels[name] = decode_indices(coded, words, count) if count else torch.zeros(0, dtype=torch.int64)
+    labels["rotation"] = decode_indices(reader.part(), len(rotations(grid)), count)
+    depths = torch.tensor(list(reader.part()), dtype=torch.int64)
+    if len(depths) != len(books["scale"].words) or bool(((depths < 1) | (depths > LARGEST_DEPTH)).any()):
+        raise ValueError("the depths of the cells are out of range")
+    coded, rest = reader.part(), reader.part()
+    reader.end()
+    depth = depths[labels["scale"]].numpy()
+    cells = decode_cells(coded, base, count) if count else np.zeros((0, 3), np.int64)
+    extra = np.maximum(depth - base, 0)
+    low = unpack(rest, np.repeat(extra, 3)).reshape(-1, 3)
+    cells = (cells >> np.maximum(base - depth, 0)[:, None] << extra[:, None]) | low
+    origin = torch.tensor([x, y, z], dtype=torch.float64)
+    scene = Quantized(origin, size, depths, torch.from_numpy(cells), labels, books, grid, bool(antialiased))
+    return scene, metadata
+
+
+def _about(data: bytes) -> Metadata:
+    if not data:
+        return {}
+    about = json.loads(data)
+    if not isinstance(about, dict):
+        raise ValueError("the metadata are not a mapping")
+    kept: Metadata = {}
+    if isinstance(about.get("generator"), str):
+        kept["generator"] = about["generator"]
+    comments = about.get("comments", [])
+    if isinstance(comments, list):
+        kept["comments"] = [str(line) for line in comments]
+    offset = about.get("offset")
+    if offset is not None:
+        if not isinstance(offset, list) or len(offset) != 3:
+            raise ValueError("the offset is not three numbers")
+        kept["offset"] = [float(value) for value in offset]
+        if not all(map(math.isfinite, kept["offset"])):
+            raise ValueError("the offset is not finite")
+    if isinstance(about.get("up_axis"), str):
+        kept["up_axis"] = about["up_axis"]
+    return kept
+
+
+def _book(data: bytes, width: int) -> Book:
+    if len(data) < 4:
+        raise ValueError("a codebook is cut short")
+    (count,) = struct.unpack_from("<I", data)
+    if count > LARGEST_BOOK or len(data) != 4 + 8 * width + count * width:
+        raise ValueError("a codebook has another length")
+    table = torch.from_numpy(np.frombuffer(data, "<f4", 2 * width, 4).astype(np.float32)).view(2, width)
+    if not bool(torch.isfinite(table).all()) or bool((table.abs() > 1e6).any()):
+        raise ValueError("a codebook has values out of range")
+    stored = np.frombuffer(data, np.uint8, count * width, 4 + 8 * width).reshape(count, width)
+    return Book(torch.from_numpy(stored.copy()), table[0], table[1])
+
+
+def read(path: Path) -> Decoded:
+    try:
+        scene, metadata = from_bytes(path.read_bytes())
+    except ValueError as error:
+        raise DataError(f"{path}: damaged or not a vq file ({error}); copy or download it again") from error
+    return Decoded(scene.gaussians(), {"version": str(VERSION), "comments": [], **metadata})
+
+
+def write(gaussians: Gaussians, path: Path, metadata: Metadata, options: VqOptions) -> list[str]:
+    learned = (metadata.get("codebooks") or {}).get("vq")
+    data, _ = to_bytes(quantize(gaussians, options, learned), metadata)
+    with replacing(path) as file:
+        file.write(data)
+    return []
+
+
+def max_error(gaussians: Gaussians, options: VqOptions) -> dict[str, float]:
+    """That of the codebooks which `write` makes for the scene: bits alone bound nothing here."""
+    return differences(gaussians, quantize(gaussians, options).gaussians())
+
+
+def order(gaussians: Gaussians) -> torch.Tensor:
+    return torch.from_numpy(to_bytes(quantize(gaussians, VqOptions()), {})[1])
+
+
+def _sniff(path: Path, head: bytes) -> bool:
+    return head.startswith(MAGIC)
+
+
+FORMAT = Format(
+    name=".vq",
+    extensions=(".vq",),
+    sniff=_sniff,
+    read=read,
+    write=write,
+    options=VqOptions,
+    max_error=max_error,
+    order=order,
+    holds=frozenset({"antialiased", "offset", "up_axis"}),
+)

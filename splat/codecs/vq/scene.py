@@ -1,0 +1,145 @@
+"""A scene as indices into codebooks, and what they stand for: the one place that decodes them.
+
+Training draws what `Quantized.gaussians` gives, so that a file loses nothing that training has not seen.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from splat.codecs.vq.cells import LARGEST_DEPTH
+from splat.codecs.vq.grid import rotations
+from splat.core import Gaussians
+
+# Attribute -> values of a codeword. Those of the bands of harmonics have a codeword 0 besides, which is
+# nothing at all and is not stored.
+WIDTHS = {"scale": 3, "opacity": 1, "color": 3, "band1": 9, "band2": 15, "band3": 21}
+BANDS = ("band1", "band2", "band3")
+LARGEST_BOOK = 1 << 16
+
+
+# Rotations have an even grid in place of a codebook; of spirals of at most so many rotations.
+LARGEST_GRID = 1 << 18
+
+
+def attributes(degree: int) -> tuple[str, ...]:
+    """Those of a scene of this degree of harmonics that have codebooks."""
+    return (*(name for name in WIDTHS if name not in BANDS), *BANDS[:degree])
+
+
+@dataclass
+class Book:
+    """A codebook as it is stored: 256 levels a column.
+
+    Attributes:
+        words: [K, D] uint8.
+        low, step: [D] float32; the value is low + step word.
+    """
+
+    words: Tensor
+    low: Tensor
+    step: Tensor
+
+    @staticmethod
+    def of(values: Tensor) -> Book:
+        """The book nearest to [K, D] values."""
+        values = values.detach().float()
+        low, high = (
+            (values.amin(0), values.amax(0)) if len(values) else (values.new_zeros(values.shape[1]),) * 2
+        )
+        step = (high - low) / 255
+        words = ((values - low) / step.clamp(min=1e-30)).round().clamp(0, 255).to(torch.uint8)
+        return Book(words, low, step)
+
+    def values(self) -> Tensor:
+        """[K, D] float32."""
+        return self.low + self.step * self.words.float()
+
+
+@dataclass
+class Quantized:
+    """A scene of N Gaussians in indices.
+
+    Attributes:
+        origin: [3] float64 lowest corner of the cube that holds the centres, world units.
+        size: its edge.
+        depths: [K of scale] int64: centres of Gaussians of that codeword lie in cells of size / 2^depth.
+        cells: [N, 3] int64 at the depth of each.
+        labels: attribute, or "rotation" -> [N] int64.
+        books: attribute -> its codebook.
+        grid: size of the spirals whose rotations stand for "rotation"; see grid.rotations.
+        antialiased: as in Gaussians.
+    """
+
+    origin: Tensor
+    size: float
+    depths: Tensor
+    cells: Tensor
+    labels: dict[str, Tensor]
+    books: dict[str, Book]
+    grid: int
+    antialiased: bool = False
+
+    def __len__(self) -> int:
+        return len(self.cells)
+
+    @property
+    def degree(self) -> int:
+        """Degree of the harmonics."""
+        return sum(name in self.books for name in BANDS)
+
+    def gaussians(self) -> Gaussians:
+        """The scene that the indices stand for."""
+        looked_up = {name: words(name, book)[self.labels[name]] for name, book in self.books.items()}
+        looked_up["rotation"] = rotations(self.grid)[self.labels["rotation"]]
+        depth = self.depths[self.labels["scale"]]
+        return assemble(centres(self.cells, depth, self.origin, self.size), looked_up, self.antialiased)
+
+
+def words(name: str, book: Book) -> Tensor:
+    """[K, D] what the labels of the attribute stand for; a band's label 0 stands for zeros."""
+    values = book.values()
+    return torch.cat([values.new_zeros(1, values.shape[1]), values]) if name in BANDS else values
+
+
+def assemble(means: Tensor, looked_up: dict[str, Tensor], antialiased: bool) -> Gaussians:
+    """The scene of [N, 3] centres and attribute -> [N, D] values."""
+    bands = [looked_up[name].unflatten(1, (-1, 3)) for name in ("color", *BANDS) if name in looked_up]
+    return Gaussians(
+        means=means,
+        quats=looked_up["rotation"],
+        log_scales=looked_up["scale"],
+        logit_opacities=looked_up["opacity"][:, 0],
+        sh=torch.cat(bands, 1),
+        antialiased=antialiased,
+    )
+
+
+def cube(means: Tensor) -> tuple[Tensor, float]:
+    """[3] float64 origin and edge of a cube around the centres."""
+    if len(means) == 0:
+        return torch.zeros(3, dtype=torch.float64, device=means.device), 1.0
+    low, high = means.detach().double().amin(0), means.detach().double().amax(0)
+    return low, max(float((high - low).max()) * (1 + 1e-6), 1e-9)
+
+
+def cells_of(means: Tensor, depth: Tensor, origin: Tensor, size: float) -> Tensor:
+    """[N, 3] int64 cells of [N, 3] centres at [N] depths; centres outside the cube take the nearest."""
+    count = torch.exp2(depth.double())[:, None]
+    cells = ((means.detach().double() - origin) / size * count).floor()
+    return torch.minimum(cells.clamp(min=0), count - 1).long()
+
+
+def centres(cells: Tensor, depth: Tensor, origin: Tensor, size: float) -> Tensor:
+    """[N, 3] float32 middles of the cells."""
+    edge = size / torch.exp2(depth.double())[:, None]
+    return (origin + (cells.double() + 0.5) * edge).float()
+
+
+def depths_of(steps: Tensor, size: float) -> Tensor:
+    """int64 of the shape of `steps`: the depth whose cells are nearest to those edges."""
+    wanted = torch.log2(size / steps.double().clamp(min=1e-300)).round()
+    return wanted.clamp(1, LARGEST_DEPTH).long()
