@@ -1,0 +1,118 @@
+"""Codebooks that are trained: assignment at the price of the bits, centroids that follow their members."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from splat.codecs.quantize import accumulate, assign, kmeans
+from splat.codecs.vq.scene import Book
+
+_ITERATIONS = 5
+
+
+class Codebook:
+    """Entropy-constrained vector quantization (Chou, Lookabaugh & Gray 1989) with weights a point.
+
+    Attributes:
+        optional: whether the label 0 stands for zeros, which cost no codeword.
+        centroids: [K, D] float32; row 0 is zero where `optional`.
+        bits: [K] float32, of each label: -log2 of its share, and its share of the codeword's own bytes.
+        book: the centroids as they are stored; without row 0 where `optional`.
+    """
+
+    def __init__(self, optional: bool) -> None:
+        self.optional = optional
+        self.centroids = torch.zeros(0, 0)
+        self.bits = torch.zeros(0)
+        self.book = Book.of(self.centroids)
+
+    def begin(self, points: Tensor, most: int, weight: Tensor, lam: float, seed: int) -> Tensor:
+        """Centroids by k-means, then under the rate; [N] int64 labels."""
+        centroids, labels = kmeans(points, most, seed=seed, iterations=_ITERATIONS, weights=weight)
+        if self.optional:
+            centroids = torch.cat([torch.zeros_like(centroids[:1]), centroids])
+            labels = labels + 1
+        return self.begin_with(centroids, points, weight, lam, labels)
+
+    def begin_with(
+        self, centroids: Tensor, points: Tensor, weight: Tensor, lam: float, labels: Tensor | None = None
+    ) -> Tensor:
+        """From [K, D] centroids, by default with the nearest as labels; [N] int64 labels under the rate."""
+        self.centroids = centroids
+        self._count(assign(points, centroids) if labels is None else labels)
+        for _ in range(2):
+            labels = self.update(points, self.assign(points, weight, lam), weight)
+        return labels
+
+    def assign(self, points: Tensor, weight: Tensor, lam: float) -> Tensor:
+        """[N] int64: the label of least weight |x - c|^2 + lam bits."""
+        return cheapest(points, self.centroids, self.bits, lam / weight)
+
+    def update(self, points: Tensor, labels: Tensor, weight: Tensor) -> Tensor:
+        """Move the centroids to their members, count the bits and drop unused words; the new labels."""
+        used = torch.bincount(labels, minlength=len(self.centroids)) > 0
+        used[0] |= self.optional
+        labels = (used.cumsum(0) - 1)[labels]
+        self.centroids = self.centroids[used]
+        self._count(labels)
+        self.move(points, labels, weight)
+        return labels
+
+    def move(self, points: Tensor, labels: Tensor, weight: Tensor) -> None:
+        """Move the centroids to their members, at the assignments as they are."""
+        sums, mass = accumulate(points.contiguous(), labels, len(self.centroids), weight.contiguous())
+        means = (sums / mass.clamp(min=1e-300)[:, None]).float()
+        self.centroids = torch.where((mass > 0)[:, None], means, self.centroids)
+        self.settle()
+
+    def settle(self) -> None:
+        """Round the centroids as the file does."""
+        if self.optional:
+            self.centroids[0] = 0
+        self.book = Book.of(self.centroids[1:] if self.optional else self.centroids)
+
+    def _count(self, labels: Tensor) -> None:
+        counts = torch.bincount(labels, minlength=len(self.centroids)).double()
+        bits = -torch.log2((counts + 0.5) / (counts.sum() + 0.5 * len(counts)))
+        # A codeword itself takes a byte a value, which its members share.
+        own = self._own_bits() / (counts + 0.5)
+        if self.optional:
+            own[0] = 0
+        self.bits = (bits + own).float()
+
+    def _own_bits(self) -> int:
+        """That a codeword takes in the file."""
+        return 8 * self.centroids.shape[1]
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"centroids": self.centroids, "bits": self.bits}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.centroids, self.bits = state["centroids"], state["bits"]
+        self.settle()
+
+
+def cheapest(points: Tensor, centroids: Tensor, bits: Tensor, price: Tensor) -> Tensor:
+    """[N] int64 labels of least |x - c|^2 + price bits.
+
+    One search for the nearest codeword: with a further component -price / 2 of a point and bits of a codeword
+    the squared distance grows by price bits + bits^2, and by what is the same for all codewords.
+
+    Args:
+        points: [N, D].
+        centroids: [K, D].
+        bits: [K].
+        price: [N] squared distance that a bit is worth.
+    """
+    spread = float(points.double().var(0).sum()) if len(points) > 1 else 1.0
+    # Scaled so that the further components are of the size of the others, which float32 needs. A bit that
+    # is worth several times the variance decides alone.
+    unit = max(float(bits.max()), 1.0) / math.sqrt(max(spread, 1e-12))
+    price = price.clamp(max=4 * max(spread, 1e-12))
+    longer = torch.cat([points, (-0.5 * unit * price)[:, None]], 1)
+    words = torch.cat([centroids, (bits / unit)[:, None]], 1)
+    return assign(longer, words, -(bits / unit).square())

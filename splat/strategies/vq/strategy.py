@@ -1,0 +1,193 @@
+"""Training on what a small file can hold."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from splat.core import Gaussians
+from splat.strategies.vq import forms
+from splat.strategies.vq.config import VqConfig
+from splat.strategies.vq.layout import Layout
+from splat.strategies.vq.layout_sog import SogLayout
+from splat.strategies.vq.layout_vq import VqLayout
+from splat.strategies.vq.sensitivity import weights, worth
+from splat.training.context import Context
+from splat.training.edits import Edit
+from splat.training.losses import psnr
+from splat.training.strategy import Strategy
+
+LABELS = "vq_labels"
+_TETHERED = ("quats", "log_scales", "logit_opacities", "sh")
+_SLOWED = ("quats", "log_scales", "logit_opacities", "sh0", "shN")
+_REACH = 2.0  # of the root mean square distance from a value to its word
+_MOVE = 10  # steps between two moves of the codewords
+_MEASURE = 10  # steps between two measurements of the squared error
+_MEMORY = 0.95  # of the running mean of the squared error
+
+
+class Vq(Strategy):
+    """Vector quantization of a scene in training.
+
+    From `start` on the scene is drawn as its file will hold it, and the gradients go straight through to the
+    values that are stored. Assignments to codewords are kept and made anew every now and then, at the price of
+    their bits; codewords follow their members in between.
+
+    Sources: Compact3D (Navaneet et al. 2024), RDO-Gaussian (Wang et al. 2024).
+    """
+
+    name: ClassVar[str] = "vq"
+    config_type: ClassVar[type] = VqConfig
+    straight_through: ClassVar[bool] = True
+    config: VqConfig
+
+    def setup(self, ctx: Context) -> None:
+        layout = SogLayout if self.config.layout == "sog" else VqLayout
+        self.layout: Layout = layout(self.config, ctx.gaussians.sh_degree)
+        self._ctx = ctx
+        self._begun = False
+        self._stale = False
+        self._error = 0.0  # running mean of the squared error
+        self._limits: dict[str, Tensor] = {}
+        self._cap = ctx.cap
+        columns = self.layout.columns
+        ctx.edits.track(
+            LABELS, lambda g: torch.zeros(len(g), columns, dtype=torch.int32, device=g.device), "copy"
+        )
+
+    def transform(self, gaussians: Gaussians, ctx: Context) -> Gaussians:
+        if not self._begun:
+            return gaussians
+        return self.layout.shown(gaussians, self._labels(ctx))
+
+    def penalties(self, ctx: Context) -> dict[str, float]:
+        active = self.config.opacity_penalty > 0 and ctx.step < self.config.settle * ctx.steps
+        return {"opacity": self.config.opacity_penalty} if active else {}
+
+    @torch.no_grad()
+    def after_backward(self, ctx: Context) -> None:
+        if ctx.step % _MEASURE == 0:
+            truth = ctx.target.float() / 255
+            error = 10 ** (-psnr(ctx.output.image.detach().clamp(0, 1), truth, ctx.mask) / 10)
+            self._error = error if self._error == 0 else _MEMORY * self._error + (1 - _MEMORY) * error
+        if self._begun:
+            self._slow(ctx)
+
+    @torch.no_grad()
+    def after_step(self, ctx: Context) -> None:
+        c, taken = self.config, ctx.step + 1
+        first, last = round(c.start * ctx.steps), round(c.settle * ctx.steps)
+        every = max(1, round(c.every * ctx.steps))
+        if not self._begun:
+            if taken >= first:
+                self._begin(ctx)
+            return
+        due = taken <= last and ((taken - first) % every == 0 or taken == last)
+        if due and c.prune > 0:
+            self._prune(ctx)
+        if due or self._stale:
+            self._assign(ctx, learn=due)
+        elif taken % _MOVE == 0:
+            self._tether(ctx)
+            self.layout.move(ctx.gaussians, self._labels(ctx), self._weights(ctx))
+
+    def edited(self, edit: Edit, ctx: Context) -> None:
+        self._stale |= edit.field == "main" and edit.kind not in ("remove", "permute")
+
+    def export(self, ctx: Context) -> dict[str, Any]:
+        return {"codebooks": self.layout.codebooks(self._labels(ctx))} if self._begun else {}
+
+    def state_dict(self) -> dict[str, Any]:
+        layout = self.layout.state_dict() if self._begun else None
+        return {
+            "layout": layout,
+            "limits": dict(self._limits),
+            "stale": self._stale,
+            "error": self._error,
+            "cap": self._cap,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self._begun = state["layout"] is not None
+        if self._begun:
+            self.layout.load_state_dict(state["layout"])
+        self._limits = dict(state["limits"])
+        self._stale, self._error, self._cap = state["stale"], state["error"], state["cap"]
+        self._ctx.cap = min(self._ctx.cap, self._cap)
+
+    def _begin(self, ctx: Context) -> None:
+        forms.sort_axes(ctx)
+        lam = self._lam(ctx)
+        self._keep(ctx, self.layout.begin(ctx.gaussians, self._weights(ctx), lam, ctx.config.seed))
+        self._begun = True
+        self._limit(ctx)
+
+    def _assign(self, ctx: Context, learn: bool) -> None:
+        g, weight, lam = ctx.gaussians, self._weights(ctx), self._lam(ctx)
+        labels = self.layout.assign(g, weight, lam)
+        if learn:
+            labels = self.layout.learn(g, labels, weight, lam)
+        self._keep(ctx, labels)
+        if learn:
+            self._limit(ctx)
+        self._tether(ctx)
+        ctx.log("vq_bits", float(self.layout.bits(labels).mean()))
+
+    def _keep(self, ctx: Context, labels: Tensor) -> None:
+        ctx.edits.state[LABELS] = labels
+        words = self.layout.rotations(labels)
+        if words is not None:
+            forms.align(ctx, words)
+        self._stale = False
+
+    def _limit(self, ctx: Context) -> None:
+        """Take note of how far the stored values lie from their words."""
+        g = ctx.gaussians
+        shown = self.layout.shown(g, self._labels(ctx))
+        for name in _TETHERED:
+            distance = getattr(g, name) - getattr(shown, name)
+            self._limits[name] = _REACH * distance.square().mean(0).sqrt()
+
+    def _tether(self, ctx: Context) -> None:
+        """Keep the stored values within reach of their words.
+
+        A gradient that goes straight through does not cease when its step is taken: between two assignments it
+        would carry values far past the words that they are on the way to.
+        """
+        g, stale = ctx.gaussians, self._stale
+        shown = self.layout.shown(g, self._labels(ctx))
+        for name, limit in self._limits.items():
+            word = getattr(shown, name)
+            distance = getattr(g, name) - word
+            value = word + distance.clamp(-limit, limit)
+            ctx.edits.replace(name, None, value, zero_moments=False)
+        self._stale = stale
+
+    def _slow(self, ctx: Context) -> None:
+        """Lower this step's rates of what is quantized, from 1 at the start to `final_rate` at the end."""
+        start = self.config.start * ctx.steps
+        factor = self.config.final_rate ** min(1.0, (ctx.step - start) / max(1.0, ctx.steps - start))
+        for name in _SLOWED:
+            ctx.rates[name] *= factor
+
+    def _labels(self, ctx: Context) -> Tensor:
+        return ctx.edits.state[LABELS]
+
+    def _weights(self, ctx: Context) -> dict[str, Tensor]:
+        return weights(ctx.optimizer, 3 * ctx.camera.width * ctx.camera.height)
+
+    def _lam(self, ctx: Context) -> float:
+        """Squared error that a bit of one Gaussian is worth."""
+        return self.config.rate * self._error / max(1, len(ctx.gaussians))
+
+    def _prune(self, ctx: Context) -> None:
+        """Take away what is worth less than its bits, and let no growth bring it back."""
+        value = worth(ctx.gaussians, self._weights(ctx)["opacity"])
+        price = self.config.prune * self._lam(ctx) * self.layout.bits(self._labels(ctx))
+        gone = value < price
+        if bool(gone.any()) and not bool(gone.all()):
+            ctx.edits.remove(gone)
+            ctx.cap = self._cap = len(ctx.gaussians)
+        ctx.log("vq_pruned", int(gone.sum()))
