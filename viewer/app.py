@@ -28,6 +28,7 @@ from splat.viewer.threads import use_threads
 
 TICK_SECONDS = 0.25
 LATE_TICK_SECONDS = 1.0  # while the budget is used up
+_QUIET_SECONDS = 10.0  # before the same kind of failure is told again
 
 
 class Source:
@@ -149,11 +150,16 @@ class Viewer:
     def _hear_failures(self) -> None:
         """Failures of connections, such as garbage on the socket, become lines of the log."""
         viewer = self
+        told: dict[str, float] = {}
 
         class Lines(logging.Handler):
             def emit(self, record: logging.LogRecord) -> None:
                 cause = record.exc_info[1] if record.exc_info else None
-                viewer.log(f"viewer: {record.getMessage()}" + (f": {cause!r}" if cause else ""))
+                kind, now = type(cause).__name__, time.monotonic()
+                # Somebody may send garbage all day, and the cause may quote all of it.
+                if now - told.get(kind, -math.inf) >= _QUIET_SECONDS:
+                    told[kind] = now
+                    viewer.log(f"viewer: {record.getMessage()}" + (f": {cause!r:.120}" if cause else ""))
 
         self._handler = Lines(logging.WARNING)
         logger = logging.getLogger("websockets.server")
@@ -161,7 +167,7 @@ class Viewer:
         logger.propagate = False
 
         def failed(loop: Any, context: dict[str, Any]) -> None:
-            self.log(f"viewer: {context.get('message')}: {context.get('exception')!r}")
+            self.log(f"viewer: {context.get('message')}: {context.get('exception')!r:.120}")
 
         loop = self.server.get_event_loop()
         loop.call_soon_threadsafe(loop.set_exception_handler, failed)
