@@ -38,18 +38,14 @@ class SogOptions:
 
     palette: int | None = None
     """Entries of the palette of harmonics above degree 0, at most 65,536; None: as many as fit the count."""
-    iterations: int = 10
+    iterations: int = 4
     """Of the k-means that makes the palette."""
-    effort: int = 4
-    """Of the image compression, 0 (fast) to 6 (small)."""
 
     def __post_init__(self) -> None:
         if self.palette is not None and not 1 <= self.palette <= layout.LARGEST_PALETTE:
             raise UsageError(f"SOG: palette must be 1 to {layout.LARGEST_PALETTE}, got {self.palette}")
         if self.iterations < 1:
             raise UsageError(f"SOG: iterations must be at least 1, got {self.iterations}")
-        if not 0 <= self.effort <= 6:
-            raise UsageError(f"SOG: effort must be 0 to 6, got {self.effort}")
 
 
 def sniff(path: Path, head: bytes) -> bool:
@@ -89,7 +85,7 @@ def write(gaussians: Gaussians, path: Path, metadata: Metadata, options: SogOpti
     learned = metadata.get("codebooks") or {}
     learned = layout.Learned.of(path, learned.get("sog"), gaussians).select(rows)
     quantized = layout.quantize(gaussians.select(rows), options.palette, options.iterations, learned)
-    write_scene(quantized, path, metadata, options.effort)
+    write_scene(quantized, path, metadata)
     return []
 
 

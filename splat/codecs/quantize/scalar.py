@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from splat import _native
 
+Floats = npt.NDArray[np.float64]
+
 # Distinct values up to which the search is exact; more are first gathered in so many bins.
 _EXACT = 4096
 _REFINEMENTS = 20
+# The share of the weight at either end that an even grid need not reach.
+_TAIL = 1e-3
 
 
 def scalar_codebook(values: Tensor, size: int = 256, *, weights: Tensor | None = None) -> Tensor:
@@ -28,12 +34,48 @@ def scalar_codebook(values: Tensor, size: int = 256, *, weights: Tensor | None =
     """
     if size < 1:
         raise ValueError(f"size must be at least 1, got {size}")
-    distinct, mass = _distinct(values, weights)
+    if weights is not None and weights.shape != values.shape:
+        raise ValueError(f"weights: expected {list(values.shape)}, got {list(weights.shape)}")
+    if values.numel() == 0:
+        raise ValueError("there is no value to make a codebook from")
+    ordered = _Sorted(values, weights)
+    distinct = np.append(np.flatnonzero(np.diff(ordered.values)) + 1, len(ordered.values))
     if len(distinct) <= _EXACT:
-        found = _cut(distinct, mass, min(size, len(distinct)))
+        found = _cut(ordered, distinct, min(size, len(distinct)))
     else:
-        found = _refine(distinct, mass, _cut(*_bins(distinct, mass), size))
-    return torch.cat([found, found[-1:].expand(size - len(found))]).float()
+        found = _refine(ordered, _cut(ordered, ordered.bins(), size))
+    codebook = torch.from_numpy(found).float()
+    return torch.cat([codebook, codebook[-1:].expand(size - len(codebook))])
+
+
+def even_codebook(
+    values: Tensor, size: int = 256, *, weights: Tensor | None = None, step: float = 0.0
+) -> Tensor:
+    """[<= size] float32, ascending: multiples of one step, but for rare values far out.
+
+    Values that are entropy-coded after they were rounded take fewest bits for their error on an even grid
+    (Gish & Pierce 1968): a codebook of least error spends its words where values crowd, and makes all of them
+    equally frequent. The grid spans all but a 1/1000 of the weight at either end, with 15/16 of the words or as
+    many as the step needs; the values beyond it share the other words.
+
+    Args:
+        values: any shape, finite, at least one.
+        weights: of the same shape, not negative.
+        step: the least distance of two words of the grid.
+    """
+    ordered = _Sorted(values, weights)
+    low, high = ordered.quantile(_TAIL), ordered.quantile(1 - _TAIL)
+    words = max(1, size - 2 * (size // 32))
+    step = max(step, (high - low) / max(1, words - 1), float(np.finfo(np.float32).tiny))
+    first, last = round(low / step), round(high / step)
+    # Rounding the ends may add a word.
+    grid = np.arange(first, min(last, first + words - 1) + 1) * step
+    parts = [grid]
+    for tail in (ordered.values < grid[0] - step / 2, ordered.values > grid[-1] + step / 2):
+        if tail.any():
+            part = torch.from_numpy(ordered.values[tail].astype(np.float64))
+            parts.append(scalar_codebook(part, min(size // 32, len(part))).double().numpy())
+    return torch.from_numpy(np.unique(np.concatenate(parts).astype(np.float32)))
 
 
 def nearest_scalar(values: Tensor, codebook: Tensor) -> Tensor:
@@ -43,54 +85,61 @@ def nearest_scalar(values: Tensor, codebook: Tensor) -> Tensor:
     return torch.searchsorted(middles, values.detach().to(codebook.device, torch.float64).contiguous())
 
 
-def _distinct(values: Tensor, weights: Tensor | None) -> tuple[Tensor, Tensor]:
-    """The distinct values of positive weight, ascending, and their weights; float64, on the CPU."""
-    flat = values.detach().double().cpu().flatten()
-    if len(flat) == 0:
-        raise ValueError("there is no value to make a codebook from")
-    distinct, inverse, counts = torch.unique(flat, return_inverse=True, return_counts=True)
-    if weights is None:
-        return distinct, counts.double()
-    if weights.shape != values.shape:
-        raise ValueError(f"weights: expected {list(values.shape)}, got {list(weights.shape)}")
-    mass = torch.bincount(inverse, weights.detach().double().cpu().flatten(), minlength=len(distinct))
-    kept = mass > 0
-    return (distinct[kept], mass[kept]) if bool(kept.any()) else (distinct, counts.double())
+class _Sorted:
+    """Values in ascending order, and sums of their weights and moments before each."""
+
+    def __init__(self, values: Tensor, weights: Tensor | None) -> None:
+        flat = values.detach().cpu().flatten().numpy()
+        if weights is None:
+            self.values: npt.NDArray[np.floating] = np.sort(flat)
+            mass = np.ones(len(flat))
+        else:
+            mass = weights.detach().double().cpu().flatten().numpy()
+            kept = mass > 0
+            if not kept.any():
+                kept, mass = np.ones_like(kept), np.ones_like(mass)
+            order = np.argsort(flat[kept], kind="stable")
+            self.values, mass = flat[kept][order], mass[kept][order]
+        # About the middle value: sums over values far from the origin would lose their differences.
+        self._origin = float(self.values[len(self.values) // 2])
+        self._mass = np.concatenate([[0.0], mass.cumsum()])
+        moments = (self.values.astype(np.float64) - self._origin) * mass
+        self._moments = np.concatenate([[0.0], moments.cumsum()])
+
+    def runs(self, ends: npt.NDArray[np.intp]) -> tuple[Floats, Floats]:
+        """Means and weights of the runs that end before `ends` (ascending, the last one all); none is empty."""
+        ends = np.unique(ends[ends > 0])
+        mass = np.diff(self._mass[ends], prepend=0.0)
+        return self._origin + np.diff(self._moments[ends], prepend=0.0) / mass, mass
+
+    def quantile(self, share: float) -> float:
+        """The value below which this share of the weight lies."""
+        at = int(np.searchsorted(self._mass, share * self._mass[-1]))
+        return float(self.values[min(max(at - 1, 0), len(self.values) - 1)])
+
+    def bins(self) -> npt.NDArray[np.intp]:
+        """Ends of at most 4,096 runs: half of the cuts equal in range, half equal in weight."""
+        half = _EXACT // 2
+        by_range = np.searchsorted(self.values, np.linspace(self.values[0], self.values[-1], half + 1)[1:])
+        by_mass = np.searchsorted(self._mass, np.linspace(0, self._mass[-1], half + 1)[1:-1])
+        return np.sort(np.concatenate([by_range, by_mass, [len(self.values)]]))
 
 
-def _cut(values: Tensor, mass: Tensor, size: int) -> Tensor:
-    """[size] means of the runs of least squared error."""
-    ends = torch.empty(size, dtype=torch.int64)
-    _native.partition(values.contiguous(), mass.contiguous(), ends)
-    return _means(values, mass, ends)
+def _cut(ordered: _Sorted, ends: npt.NDArray[np.intp], size: int) -> Floats:
+    """[size] means of the unions of neighbouring runs that have the least squared error."""
+    values, mass = ordered.runs(ends)
+    cuts = np.empty(min(size, len(values)), np.int64)
+    _native.partition(values, mass, cuts)
+    bounds = np.concatenate([[0], cuts[:-1]])
+    return np.add.reduceat(values * mass, bounds) / np.add.reduceat(mass, bounds)
 
 
-def _means(values: Tensor, mass: Tensor, ends: Tensor) -> Tensor:
-    """Weighted means of the runs of sorted values that end before `ends`; empty runs are left out."""
-    runs = torch.searchsorted(ends, torch.arange(len(values)), right=True)
-    weight = torch.bincount(runs, mass, minlength=len(ends))
-    sums = torch.bincount(runs, mass * values, minlength=len(ends))
-    return (sums / weight)[weight > 0]
-
-
-def _bins(values: Tensor, mass: Tensor) -> tuple[Tensor, Tensor]:
-    """Means and weights of up to 4,096 bins: half of the cuts equal in range, half equal in weight."""
-    half = _EXACT // 2
-    low, high = float(values[0]), float(values[-1])
-    by_range = torch.searchsorted(values, torch.linspace(low, high, half + 1, dtype=torch.float64)[1:])
-    sums = mass.cumsum(0)
-    by_mass = torch.searchsorted(sums, torch.linspace(0, float(sums[-1]), half + 1, dtype=torch.float64)[1:])
-    ends = torch.unique(torch.cat([by_range, by_mass, torch.tensor([len(values)])]).clamp(1, len(values)))
-    runs = torch.searchsorted(ends, torch.arange(len(values)), right=True)
-    return _means(values, mass, ends), torch.bincount(runs, mass, minlength=len(ends))
-
-
-def _refine(values: Tensor, mass: Tensor, codebook: Tensor) -> Tensor:
+def _refine(ordered: _Sorted, codebook: Floats) -> Floats:
     """Lloyd's iterations over all values."""
     for _ in range(_REFINEMENTS):
-        ends = torch.searchsorted(values, (codebook[1:] + codebook[:-1]) / 2)
-        moved = _means(values, mass, torch.cat([ends, torch.tensor([len(values)])]))
-        if len(moved) == len(codebook) and torch.equal(moved, codebook):
+        ends = np.searchsorted(ordered.values, (codebook[1:] + codebook[:-1]) / 2)
+        moved, _ = ordered.runs(np.append(ends, len(ordered.values)))
+        if np.array_equal(moved, codebook):
             break
         codebook = moved
     return codebook

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from itertools import combinations, pairwise
 
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from splat.codecs.quantize import nearest_scalar, scalar_codebook
+from splat.codecs.quantize import even_codebook, nearest_scalar, scalar_codebook
 
 
 def error(values: Tensor, codebook: Tensor, weights: Tensor) -> float:
@@ -69,3 +70,45 @@ def test_nearest_takes_the_lower_of_equals() -> None:
     codebook = torch.tensor([0.0, 1.0, 1.0, 4.0])
     values = torch.tensor([[-9.0, 0.5, 0.6], [1.0, 2.5, 2.6]])
     assert codebook[nearest_scalar(values, codebook)].tolist() == [[0, 0, 1], [1, 1, 4]]
+
+
+def test_even_codebooks_are_grids_with_rare_tails() -> None:
+    values = torch.randn(50_000, generator=torch.Generator().manual_seed(0))
+    values[:2] = torch.tensor([-90.0, 70.0])
+    codebook = even_codebook(values, 64)
+    assert len(codebook) <= 64
+    assert codebook.equal(codebook.sort().values)
+    gaps = codebook.diff()
+    step = float(gaps.median())
+    grid = (gaps - step).abs() < 1e-4
+    assert int(grid.sum()) >= 55
+    difference = (values - codebook[nearest_scalar(values, codebook)]).abs()
+    inside = (values > -3) & (values < 3)
+    assert float(difference[inside].max()) <= step / 2 * 1.001
+    assert float(difference[:2].max()) < 1e-4
+
+    coarse = even_codebook(values, 64, step=0.5)
+    assert bool(((coarse / 0.5 - (coarse / 0.5).round()).abs() < 1e-6)[4:-4].all())
+    assert even_codebook(torch.full((5,), 2.5), 64).tolist() == [2.5]
+    weights = torch.zeros(50_000)
+    weights[values > 1] = 1
+    assert float(even_codebook(values, 64, weights=weights).amin()) > 0.9
+
+
+def test_even_codebooks_take_fewer_bits_for_their_error() -> None:
+    values = torch.randn(100_000, generator=torch.Generator().manual_seed(0))
+
+    def rate_and_error(codebook: Tensor) -> tuple[float, float]:
+        labels = nearest_scalar(values, codebook)
+        shares = torch.bincount(labels).double() / len(values)
+        bits = -(shares * shares.clamp(min=1e-12).log2()).sum()
+        return float(bits), error(values, codebook, torch.ones(len(values))) / len(values)
+
+    (bits, noise), (best_bits, best_noise) = (
+        rate_and_error(make(values, 64)) for make in (even_codebook, scalar_codebook)
+    )
+    # At equal error the rates differ by half the logarithm of the ratio of errors. In the limit of fine steps a
+    # codebook whose density goes with p^(1/3), which has the least error, takes E log2(p^(1/3)) +
+    # log2(E p^(-2/3)) / 2 = 0.156 bits more than an even one for the normal distribution.
+    saved = best_bits - (bits + 0.5 * math.log2(noise / best_noise))
+    assert 0.1 < saved < 0.3
