@@ -42,6 +42,7 @@ class CamerasPanel(Panel):
         self._scores = torch.full((len(self._views),), math.nan)  # of a finished scene: it has no losses
         self._shown: int | None = None
         self._job: Job | None = None
+        self._drawn_before: str | None = None  # where it was drawn before a comparison
         self._coloured: tuple[float, Tensor] | None = None
         self._depth = frustums.depth_for(self._cameras)
         self._corners = frustums.corners(self._cameras, self._depth)
@@ -200,14 +201,17 @@ class CamerasPanel(Panel):
         compare = COMPARISONS[self._compare.value]
         if compare is None:
             painter.look.overlays.pop(OVERLAY, None)
-            painter.redraw()
+            painter.set(drawn=self._drawn_before or painter.look.drawn)
+            self._drawn_before = None
             return
 
         def overlay(image: Tensor, camera: Camera) -> Tensor:
             return compare(image, self._client.photograph, camera, float(self._wipe.value))
 
         painter.look.overlays[OVERLAY] = overlay
-        painter.set(drawn="server")  # the browser's own splats are not a picture that could be laid over
+        # The browser's own splats are not a picture that something could be laid over.
+        self._drawn_before = self._drawn_before or painter.look.drawn
+        painter.set(drawn="server")
         if self._shown is None:
             self._fly(self._number())
 

@@ -162,11 +162,14 @@ class PathPanel(Panel):
         self._said.content = f"{count} keyframes, {path.duration:.1f} s, {frames} frames"
         self._draw(path)
 
+    def _set_visible(self, on: bool) -> None:
+        for node in (self._curve, self._frames):
+            if node is not None:
+                node.visible = on
+
     def _draw(self, path: CameraPath | None) -> None:
         if path is None:
-            for node in (self._curve, self._frames):
-                if node is not None:
-                    node.visible = False
+            self._set_visible(False)
             return
         count = max(2, _CURVE_POINTS * len(self._keys))
         times = path.times[0] + torch.linspace(0, path.duration, count, dtype=torch.float64)
@@ -205,6 +208,7 @@ class PathPanel(Panel):
         start = float(self._time.value)
         start = 0.0 if start >= path.duration - 0.02 else start
         began = time.monotonic()
+        self._set_visible(False)  # the lines would be in the way of what is previewed
         try:
             while not job.cancelled:
                 at = start + time.monotonic() - began
@@ -217,6 +221,7 @@ class PathPanel(Panel):
                 time.sleep(1 / _PREVIEW_RATE)
         finally:
             self._play.label = "Play"
+            self._set_visible(True)
 
     # The video.
 
