@@ -37,6 +37,7 @@ fuzz: $(STAMP)
 bench: $(STAMP)
 	$(BIN)/python benchmarks/raster.py
 	$(BIN)/python benchmarks/train.py
+	$(BIN)/python benchmarks/viewer.py
 
 $(STAMP): pyproject.toml examples/ges/pyproject.toml constraints.txt scripts/setup.sh $(NATIVE) $(PACKAGES)
 	@PYTHON="$(PYTHON)" bash scripts/setup.sh $(VENV)
