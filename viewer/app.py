@@ -28,6 +28,7 @@ from splat.viewer.threads import use_threads
 
 TICK_SECONDS = 0.25
 LATE_TICK_SECONDS = 1.0  # while the budget is used up
+_GREETING_SECONDS = 1.0  # that a visitor waits for his page at most, while the budget is used up
 _QUIET_SECONDS = 10.0  # before the same kind of failure is told again
 
 
@@ -172,22 +173,32 @@ class Viewer:
         loop = self.server.get_event_loop()
         loop.call_soon_threadsafe(loop.set_exception_handler, failed)
 
-    def _connected(self, handle: Any) -> None:
-        client = Client(self, handle)
-        self.clients[client.number] = client
-        # This runs in a thread of viser's, perhaps only after the visitor has left again and the loop said so.
-        if client.number not in self.server.get_clients():
-            self.clients.pop(client.number, None)
+    async def _connected(self, handle: Any) -> None:
+        # In a thread of its own: it may wait, and viser's few threads have other work.
+        threading.Thread(target=self._greet, args=(handle,), daemon=True, name="viewer-greet").start()
+
+    def _greet(self, handle: Any) -> None:
+        """Make the page of a visitor, unless he has left by then."""
+        number, patience = int(handle.client_id), time.monotonic() + _GREETING_SECONDS
+        # A page costs some hundredths of a second: crowds that come and go are kept within the budget, too.
+        while self._here(number) and self.budget.wait() > 0 and time.monotonic() < patience:
+            time.sleep(0.05)
+        if not self._here(number):
             return
+        began, cpu = time.monotonic(), time.thread_time()
+        self.clients[number] = client = Client(self, handle)
         for source in self.sources:
             source.poll()
             source.request()
         client.guard(self._place)()
         client.guard(client.start)()
-        # This runs in viser's pool of threads: a visitor in a hurry may have left before, and been told so.
-        if client.number not in self.server.get_clients():
-            self._forget(client.number)
-            client.close()  # what was built since
+        self.spend(time.monotonic() - began, time.thread_time() - cpu)
+        if not self._here(number):  # he has left meanwhile, perhaps before there was anything to forget
+            self._forget(number)
+            client.close()
+
+    def _here(self, number: int) -> bool:
+        return number in self.server.get_clients() and not self._stopped.is_set()
 
     def _place(self) -> None:
         """Where "Reset view" leads, and where pages open: at the first photograph, or in front of the scene."""
