@@ -332,4 +332,5 @@ FORMAT = Format(
     max_error=max_error,
     order=order,
     sh_degree=2,
+    ladder=({}, {"level": 2}),
 )

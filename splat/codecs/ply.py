@@ -195,4 +195,5 @@ FORMAT = Format(
     max_error=max_error,
     holds=frozenset({"antialiased", "offset", "up_axis"}),
     parts=ply_header.parts,
+    ladder=({}, {"normals": False}),
 )
