@@ -212,13 +212,14 @@ def unpack_quats(packed: Bytes) -> Floats:
 
 
 def importance(gaussians: Gaussians) -> Tensor:
-    """[N] float32 of mean 1: how much an error of colour shows, opacity x the middle size of what is seen.
+    """[N] float32 of mean 1: how much an error of colour counts, (opacity x size)^0.75.
 
-    That is the geometric mean of the two largest standard deviations. (Measured: weights by area or by opacity
-    alone lose more in held-out views.)
+    The size is the geometric mean of the two largest standard deviations. Measured on fox: with an exponent of 1,
+    with areas, with opacities alone or without weights held-out views lose more, and with an exponent of 1 the
+    error without weights becomes larger than that of other writers.
     """
     widest = gaussians.log_scales.double().sort(dim=1, descending=True).values[:, :2].mean(1)
-    weights = gaussians.opacities().double() * (widest - widest.amax()).exp()
+    weights = (gaussians.opacities().double() * (widest - widest.amax()).exp()).pow(0.75)
     return (weights / weights.mean().clamp(min=1e-300)).float()
 
 

@@ -29,6 +29,7 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     (".spz", {"version": 4, "sh1_bits": 8, "sh_rest_bits": 2}),
     (".glb", {}),
     (".gltf", {}),
+    (".sog", {"palette": 64}),
 ]
 
 
