@@ -181,7 +181,8 @@ def main() -> None:
             forge = None
         print(f"{options.count:,} Gaussians, {megabytes:.1f} MB as .ply, {torch.get_num_threads()} threads")
         print(
-            f"{'format':24} {'MB':>6} {'write MB/s':>10} {'read MB/s':>10} {'read/write':>10}   peer: write, read (ratio)"
+        titles = f"{'format':24} {'MB':>6} {'write MB/s':>10} {'read MB/s':>10} {'read/write':>10}"
+        print(f"{titles}   peer: write, read (ours is faster by)", flush=True)
         )
         for row in ROWS:
             if options.only and row[0] not in options.only:
@@ -192,7 +193,7 @@ def main() -> None:
                     options.splat_transform, ply, row[0], options.limit
                 )
             rows.append(found)
-            print(_line(found, megabytes))
+            print(_line(found, megabytes), flush=True)
     report = {
         "machine": platform.processor() or platform.machine(),
         "threads": torch.get_num_threads(),
