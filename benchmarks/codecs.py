@@ -180,10 +180,8 @@ def main() -> None:
         except ImportError:
             forge = None
         print(f"{options.count:,} Gaussians, {megabytes:.1f} MB as .ply, {torch.get_num_threads()} threads")
-        print(
         titles = f"{'format':24} {'MB':>6} {'write MB/s':>10} {'read MB/s':>10} {'read/write':>10}"
         print(f"{titles}   peer: write, read (ours is faster by)", flush=True)
-        )
         for row in ROWS:
             if options.only and row[0] not in options.only:
                 continue
