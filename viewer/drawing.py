@@ -205,7 +205,7 @@ class Painter:
             camera = pose.camera(width, height, number, len(sources))
             snapshot = source.snapshot
             if snapshot is None:
-                columns.append(torch.zeros(height, camera.width, 3))
+                columns.append(torch.zeros(height, camera.width, 3, dtype=torch.uint8))
                 continue
             gaussians = snapshot.gaussians
             if source is self.client.source:  # what panels do is about the scene that they are of
@@ -218,9 +218,9 @@ class Painter:
             )
             image = MODES[look.mode](scene, camera)
             for overlay in list(look.overlays.values()):
-                image = overlay(image, camera)
-            columns.append(image)
-        return to_bytes(torch.cat(columns, 1) if len(columns) > 1 else columns[0])
+                image = overlay(image.cpu(), camera)
+            columns.append(to_bytes(image))
+        return torch.cat(columns, 1) if len(columns) > 1 else columns[0]
 
     def filtered(self, number: int, version: int, gaussians: Gaussians) -> Gaussians:
         """The Gaussians after every filter; kept until snapshot or filters change."""

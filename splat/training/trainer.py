@@ -111,7 +111,7 @@ class Trainer:
             self.step()
             for observer in self.observers:
                 observer(self)
-            if self.ctx.step == self._pause_at:
+            if self._pause_at is not None and self.ctx.step >= self._pause_at:
                 self.pause()
 
     def linger(self) -> bool:
