@@ -70,8 +70,7 @@ class CompressPanel(Panel):
             float(self._share.value) / 100,
             str(self._method.value),
             int(self._degree.value),
-            self._form.extension,
-            self._form.options,
+            *self._form.choice,
         )
 
     def _toggle(self) -> None:

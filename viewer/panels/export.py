@@ -77,11 +77,12 @@ class ExportPanel(Panel):
             raise UsageError(
                 f"{stem!r} is no name for a file here: use letters, digits, dots, dashes, spaces"
             )
-        file = new_file(self._client.session, "exports", stem, self._form.extension)
+        extension, options = self._form.choice
+        file = new_file(self._client.session, "exports", stem, extension)
         scene = search.lower_degree(snapshot.gaussians, int(self._degree.value))
         self._write.disabled, self._write.label = True, "Writing ..."
         try:
-            notes = export(scene, file, self._form.options)
+            notes = export(scene, file, options)
         finally:
             self._write.disabled, self._write.label = False, "Write and download"
         offer(self._client, file, notes)

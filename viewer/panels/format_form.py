@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import threading
 import typing
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from splat import codecs
@@ -16,24 +16,17 @@ if TYPE_CHECKING:
 class FormatForm:
     """A choice of format, with a field for each of its write options."""
 
-    def __init__(
-        self,
-        gui: Any,
-        client: Client,
-        changed: Callable[[], Any] = lambda: None,
-        initial: str = ".ply",
-    ) -> None:
-        """`changed` is called after a person has changed anything."""
+    def __init__(self, gui: Any, client: Client, initial: str = ".ply") -> None:
         self._gui = gui
-        self._guard = client.guard
-        self._changed = changed
+        self._lock = threading.RLock()
+        self._built = ""  # the format that the fields are of
         self._fields: dict[str, Any] = {}
         # meta.json and the like name a whole file, not its end.
         names = [name for name in codecs.extensions() if name.startswith(".")]
         start = initial if initial in names else names[0]
         self._format = gui.add_dropdown("Format", names, initial_value=start)
         self._folder = gui.add_folder("Options", visible=False)
-        self._format.on_update(self._guard(lambda event: self._rebuild()))
+        self._format.on_update(client.guard(lambda event: self._rebuild()))
         self._rebuild()
 
     @property
@@ -41,26 +34,31 @@ class FormatForm:
         return str(self._format.value)
 
     @property
-    def options(self) -> dict[str, Any]:
-        """Name -> value, of those that differ from the format's own defaults."""
-        defaults = _defaults(self.extension)
-        chosen = {name: handle.value for name, handle in self._fields.items()}
-        return {name: value for name, value in chosen.items() if value != _shown(defaults[name])}
+    def choice(self) -> tuple[str, dict[str, Any]]:
+        """The extension, and the options that differ from the format's own defaults, by name."""
+        with self._lock:
+            self._rebuild()
+            defaults = _defaults(self._built)
+            chosen = {name: handle.value for name, handle in self._fields.items()}
+            options = {name: value for name, value in chosen.items() if value != _shown(defaults[name])}
+            return self._built, options
 
     def _rebuild(self) -> None:
-        for handle in self._fields.values():
-            handle.remove()
-        self._fields = {}
-        with self._folder:
-            for name, default in _defaults(self.extension).items():
-                self._fields[name] = handle = self._field(name, default)
-                handle.on_update(self._guard(lambda event: self._changed()))
-        self._folder.visible = bool(self._fields)
-        self._changed()
+        """Have the fields be those of the format that is chosen; callbacks come from several threads."""
+        with self._lock:
+            if self._built == self.extension:
+                return
+            for handle in self._fields.values():
+                handle.remove()
+            self._built, self._fields = self.extension, {}
+            with self._folder:
+                for name, default in _defaults(self._built).items():
+                    self._fields[name] = self._field(name, default)
+            self._folder.visible = bool(self._fields)
 
     def _field(self, name: str, default: Any) -> Any:
         label = name.replace("_", " ").capitalize()
-        choices = _choices(self.extension, name)
+        choices = _choices(self._built, name)
         if choices:
             return self._gui.add_dropdown(label, choices, initial_value=_shown(default))
         shown = _shown(default)
