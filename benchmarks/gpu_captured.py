@@ -66,10 +66,12 @@ class Captured:
             self.lease.raster.set_frame(
                 kernels.View(pose, c.fx, c.fy, c.cx, c.cy, c.width, c.height),
                 kernels.Rates(rates, self.taken, *BETAS, EPS, *PENALTIES.values(), len(self.ours.scene)),
-                *self.lease.place,
+                self.lease.place[0],
+                torch.cuda.current_stream(self.device).cuda_stream,  # where the replay goes
             )
 
     def _take(self) -> None:
+        self.lease = None  # its memory serves again
         scene = self.ours.scene
         deferred = self.ours.backend.deferred(self.guard)  # type: ignore[attr-defined]
         output = self.ours.backend.render(scene, self.camera, RenderOptions(deferred=deferred))
@@ -93,7 +95,7 @@ class Captured:
                 if self.guard.refused:
                     self.guard.resume()
         torch.cuda.synchronize(self.device)
-        self.graph, graph = None, torch.cuda.CUDAGraph()
+        graph = torch.cuda.CUDAGraph()
         self.guard.capturing = True
         try:
             with torch.cuda.graph(graph, stream=stream):

@@ -85,8 +85,9 @@ void Raster::forward(int width, int height, const SceneArrays& scene, const floa
     count_ = scene.count;
     channels_ = channels;
     guard_ = guard;
+    if (!address_[kFrame]) throw DeviceFailure("forward: no frame was set");
     if (guard) {
-        guard->listen();
+        if (!guard->capturing) guard->listen();
         // An eighth more than was needed so far.
         const int64_t visible = guard->heard().visible, most = static_cast<int64_t>(guard->heard().instances);
         const int64_t wanted = visible + visible / 8;
