@@ -23,7 +23,7 @@ OPTIONS: dict[str, list[list[str]]] = {
     ".ply": [[], ["--ply.no-normals"]],
     ".spz": [["--spz.version", "2"], ["--spz.version", "3"], ["--spz.version", "4"]],
     ".ksplat": [["--ksplat.level", "0"], ["--ksplat.level", "1"], ["--ksplat.level", "2"]],
-    ".sog": [[], ["--sog.palette", "4096"], ["--sog.palette", "256"]],
+    ".sog": [[], *(["--sog.palette", size] for size in ("16384", "4096", "256"))],
 }
 
 
