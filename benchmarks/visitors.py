@@ -175,7 +175,7 @@ def main() -> None:
     result = measure(args.seconds, args.rounds, args.visits)
     for kind in KINDS:
         print(
-            f"{kind.replace('_', ' '):<14}{result['visits'][kind]:6} {100 * result['lost'][kind]:7.1f} % slower"
+            f"{kind.replace('_', ' '):<14}{result['visits'][kind]:6} {100 * result['lost'][kind]:7.1f} % fewer steps"
         )
     print(f"memory after each round: {', '.join(f'{value:.0f}' for value in result['memory_mb'])} MB")
     if args.out:

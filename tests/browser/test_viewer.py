@@ -15,11 +15,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+import showcase
 
 from splat import codecs
 from splat.cli import main
+from splat.viewer.app import Viewer
+from splat.viewer.serving import Address
 
-STEPS, MORE = 3000, 200
+STEPS, MORE = 4000, 100
 # The panel takes the right of the window; the scene is seen here.
 SCENE = {"x": 20, "y": 20, "width": 420, "height": 460}
 
@@ -92,13 +95,12 @@ def steps_shown(page: Any) -> int:
 
 def settled(page: Any) -> np.ndarray:
     """What is drawn once it no longer changes: the finest picture of the place."""
-    before = seen(page)
-    for _ in range(40):
-        page.wait_for_timeout(400)
-        now = seen(page)
-        if np.array_equal(now, before):
-            return now
-        before = now
+    pictures = [seen(page)]
+    while len(pictures) < 200:
+        page.wait_for_timeout(250)
+        pictures.append(seen(page))
+        if len(pictures) > 3 and all(np.array_equal(pictures[-1], one) for one in pictures[-4:-1]):
+            return pictures[-1]
     raise AssertionError("the picture does not come to rest")
 
 
@@ -115,8 +117,7 @@ def test_a_visit(run, open_page, screenshots, tmp_path):
 
     # It changes by itself.
     first = seen(page)
-    page.wait_for_timeout(2500)
-    assert np.abs(seen(page) - first).mean() > 0.5
+    run.wait(lambda: np.abs(seen(page) - first).mean() > 0.5)
     page.screenshot(path=screenshots / "viewer-training.png")
 
     # It stands still when asked to, and goes on.
@@ -175,14 +176,20 @@ def test_a_visit(run, open_page, screenshots, tmp_path):
     assert not re.search("Traceback|viewer: (?!http|from another)", "".join(run.lines))
 
 
-def test_a_phone(run, open_page, screenshots):
+def test_a_phone(open_page, screenshots, tmp_path):
     """The page fits, its tabs can be reached, and the scene can still be seen."""
-    page = open_page(run.url, 390, 700, has_touch=True, is_mobile=True)
-    page.get_by_role("tab", name="Train").wait_for()
-    page.wait_for_timeout(2000)
-    page.screenshot(path=screenshots / "viewer-phone.png")
-    assert page.evaluate("() => document.documentElement.scrollWidth") <= 390
-    for tab in page.get_by_role("tab").all():
-        box = tab.bounding_box()
-        assert box["x"] >= 0
-        assert box["x"] + box["width"] <= 390
+    viewer = Viewer([showcase.session(tmp_path)], Address(port=18180))
+    try:
+        page = open_page(f"http://127.0.0.1:{viewer.port}", 390, 700, has_touch=True, is_mobile=True)
+        page.get_by_role("tab", name="Export").wait_for()
+        page.wait_for_timeout(1000)
+        page.screenshot(path=screenshots / "viewer-phone.png")
+        assert page.evaluate("() => document.documentElement.scrollWidth") <= 390
+        tabs = page.get_by_role("tab").all()
+        assert len(tabs) > 4
+        for tab in tabs:
+            box = tab.bounding_box()
+            assert box["x"] >= 0
+            assert box["x"] + box["width"] <= 390
+    finally:
+        viewer.stop()
