@@ -43,10 +43,11 @@ class Codebook:
     ) -> Tensor:
         """From [K, D] centroids, by default with the nearest as labels; [N] int64 labels under the rate."""
         self.centroids = centroids
-        self._count(assign(points, centroids) if labels is None else labels)
+        found = assign(points, centroids) if labels is None else labels
+        self._count(found)
         for _ in range(2):
-            labels = self.update(points, self.assign(points, weight, lam), weight)
-        return labels
+            found = self.update(points, self.assign(points, weight, lam), weight)
+        return found
 
     def assign(self, points: Tensor, weight: Tensor, lam: float) -> Tensor:
         """[N] int64: the label of least weight |x - c|^2 + lam bits."""
