@@ -225,7 +225,9 @@ class Viewer:
         """A visitor has left; nothing of him stays."""
         client = self.clients.pop(number, None)
         if client is not None:
+            began, cpu = time.monotonic(), time.thread_time()
             client.close()
+            self.spend(time.monotonic() - began, time.thread_time() - cpu)
         if not self.clients:
             for source in self.sources:
                 source.session.slot.wanted = False
