@@ -229,4 +229,5 @@ FORMAT = Format(
     max_error=max_error,
     order=order,
     holds=frozenset({"antialiased", "offset", "up_axis"}),
+    ladder=({}, *({"words": 1 << bits} for bits in (9, 8, 7))),
 )
