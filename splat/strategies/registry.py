@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import is_dataclass
 from importlib import metadata
+from itertools import pairwise
 from typing import Any
 
 from splat.core import UsageError
@@ -59,7 +60,8 @@ def build(names: Iterable[str], configs: Mapping[str, Any] | None = None) -> lis
             Strategies without an entry take their defaults; entries of other strategies are left alone.
 
     Raises:
-        UsageError: an unknown or repeated name, an unknown option, none or several that control density.
+        UsageError: an unknown or repeated name, an unknown option, none or several that control density, an
+            order that cannot work.
     """
     names, configs, known = list(names), configs or {}, available()
     for name in names:
@@ -72,6 +74,13 @@ def build(names: Iterable[str], configs: Mapping[str, Any] | None = None) -> lis
         options = ", ".join(name for name, strategy in known.items() if strategy.controls_density)
         given = " and ".join(dense) if dense else "none of the given ones does"
         raise UsageError(f"exactly one strategy controls density, of {options}; {given}")
+    transforming = [name for name in names if known[name].transform is not Strategy.transform]
+    for name, later in pairwise(transforming):
+        if known[name].transforms_last:
+            raise UsageError(
+                f"{later} would change what {name} has made ready for the file: "
+                f"name {later} before {name} in --strategies"
+            )
     return [known[name](_config(name, known[name].config_type, configs.get(name))) for name in names]
 
 

@@ -29,6 +29,7 @@ class Strategy:
         controls_density: exactly one strategy of a run does.
         straight_through: the gradients of what `transform` returns are those of what it was given, as
             they are (Bengio et al. 2013). It is then called without autograd, and the fused step stays.
+        transforms_last: what `transform` returns is what the file holds, so that no other may follow it.
     """
 
     name: ClassVar[str]
@@ -36,6 +37,7 @@ class Strategy:
     needs: frozenset[str] = frozenset()
     controls_density: ClassVar[bool] = False
     straight_through: ClassVar[bool] = False
+    transforms_last: ClassVar[bool] = False
 
     def __init__(self, config: Any) -> None:
         self.config = config

@@ -11,6 +11,7 @@ from splat.core import UsageError
 from splat.strategies import registry
 from splat.strategies.default import Default, DefaultConfig
 from splat.strategies.mcmc import Mcmc, McmcConfig
+from splat.training.strategy import Strategy
 
 PLUGIN = """
 from dataclasses import dataclass
@@ -106,3 +107,24 @@ class Unrelated:
 def test_refusals(names: list[str], configs: dict, message: str):
     with pytest.raises(UsageError, match=message):
         registry.build(names, configs)
+
+
+class _Moving(Strategy):
+    name = "moving"
+    config_type = McmcConfig
+
+    def transform(self, gaussians, ctx):
+        return gaussians
+
+
+class _Rounding(_Moving):
+    name = "rounding"
+    transforms_last = True
+
+
+def test_nothing_transforms_after_what_makes_the_file_ready(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(registry, "BUILT_IN", (Mcmc, _Moving, _Rounding))
+    assert len(registry.build(["moving", "mcmc", "rounding"])) == 3
+    assert len(registry.build(["rounding", "mcmc"])) == 2
+    with pytest.raises(UsageError, match=r"moving would change what rounding .* name moving before rounding"):
+        registry.build(["mcmc", "rounding", "moving"])

@@ -41,6 +41,7 @@ class Vq(Strategy):
     name: ClassVar[str] = "vq"
     config_type: ClassVar[type] = VqConfig
     straight_through: ClassVar[bool] = True
+    transforms_last: ClassVar[bool] = True
     config: VqConfig
 
     def setup(self, ctx: Context) -> None:
