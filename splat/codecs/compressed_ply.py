@@ -252,10 +252,11 @@ def _pack_quats(quats: np.ndarray) -> np.ndarray:
 
 def _clamped(gaussians: Gaussians) -> list[str]:
     notes = []
-    far = int((gaussians.log_scales.abs() > _SCALE_LIMIT).sum())
+    far = int((np.abs(gaussians.log_scales.numpy()) > _SCALE_LIMIT).sum())
     if far:
         notes.append(f"scales beyond exp(+-{_SCALE_LIMIT:g}), which were clamped: {far}")
-    wide = int((gaussians.sh[:, 1:].abs() > _SH_LIMIT).sum()) if gaussians.sh.shape[1] > 1 else 0
+    rest = gaussians.sh[:, 1:].numpy()
+    wide = int((np.abs(rest) > _SH_LIMIT).sum()) if tables.beyond(rest, -_SH_LIMIT, _SH_LIMIT) else 0
     if wide:
         notes.append(f"harmonics beyond +-{_SH_LIMIT:g}, which were clamped: {wide}")
     return notes
