@@ -14,7 +14,7 @@ class VqConfig:
 
     layout: Literal["sog", "vq"] = "sog"
     """The file that the scene is trained for: .sog, which viewers open, or .vq, the smallest."""
-    rate: float = 5e-4
+    rate: float = 2e-4
     """Relative rise of the squared error that is worth a bit of every Gaussian: larger is smaller files."""
     start: float = 0.5
     """When training goes on with quantized values."""
