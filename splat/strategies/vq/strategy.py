@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import torch
@@ -26,6 +27,9 @@ _REACH = 2.0  # of the root mean square distance from a value to its word
 _MOVE = 10  # steps between two moves of the codewords
 _MEASURE = 10  # steps between two measurements of the squared error
 _MEMORY = 0.95  # of the running mean of the squared error
+_MOST = (
+    0.05  # of the Gaussians that one pruning takes: what each is worth is known while most of the others stay
+)
 
 
 class Vq(Strategy):
@@ -63,7 +67,8 @@ class Vq(Strategy):
     def transform(self, gaussians: Gaussians, ctx: Context) -> Gaussians:
         if not self._begun:
             return gaussians
-        return self.layout.shown(gaussians, self._labels(ctx))
+        # What other strategies declared goes on beside the values that the file holds.
+        return replace(self.layout.shown(gaussians, self._labels(ctx)), extras=gaussians.extras)
 
     def penalties(self, ctx: Context) -> dict[str, float]:
         active = self.config.opacity_penalty > 0 and ctx.step < self.config.settle * ctx.steps
@@ -190,7 +195,11 @@ class Vq(Strategy):
         value = worth(ctx.gaussians, self._weights(ctx)["opacity"])
         price = self.config.prune * self._lam(ctx) * self.layout.bits(self._labels(ctx))
         gone = value < price
-        if bool(gone.any()) and not bool(gone.all()):
+        limit = int(_MOST * len(gone))
+        if int(gone.sum()) > limit:
+            gone = torch.zeros_like(gone)
+            gone[(value / price).argsort()[:limit]] = True
+        if bool(gone.any()):
             ctx.edits.remove(gone)
             ctx.cap = self._cap = len(ctx.gaussians)
         ctx.log("vq_pruned", int(gone.sum()))
