@@ -35,6 +35,7 @@ HOOKS = {
     "penalties": ["ctx"],
     "after_backward": ["ctx"],
     "after_step": ["ctx"],
+    "runs_ahead": ["ctx"],
     "edited": ["edit", "ctx"],
     "panel": ["ctx"],
     "export": ["ctx"],

@@ -61,7 +61,8 @@ def installed(wheel, tmp_path_factory) -> Path:
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--python", str(python), "install"]
     subprocess.run([*pip, "-q", "--no-index", "--no-deps", str(wheel)], check=True)
     # The packages of this environment, but not its editable install of splat: .pth files are not followed here.
-    others = [p for p in sys.path if p.endswith("site-packages")]
+    # The example plugin is installed here by such a link, too: its metadata would be found without its module.
+    others = [p for p in sys.path if p.endswith("site-packages")] + [str(ROOT / "examples" / "ges")]
     (site / "others.pth").write_text("\n".join(others) + "\n")
     return python.parent
 
@@ -80,13 +81,13 @@ def run(program: Path, *args: str, cwd: Path) -> subprocess.CompletedProcess:
 
 
 def test_contents(wheel):
-    """Every module and preset of the sources, the native modules (the GPU's where it is built), and nothing else."""
+    """Every module, preset and part of the page of the sources, the native modules (the GPU's where it is built), and nothing else."""
     table = {"splat": "splat", "splat/data": "data", "splat/viewer": "viewer", "splat/configs": "configs"}
     expected = {
         f"{package}/{file.relative_to(ROOT / folder).as_posix()}"
         for package, folder in table.items()
         for file in (ROOT / folder).rglob("*")
-        if file.suffix in (".py", ".yaml", ".typed")
+        if file.suffix in (".py", ".yaml", ".typed") or (file.is_file() and file.parent.name == "assets")
     }
     names = {n for n in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in n}
     native = {n for n in names if n.startswith(("splat/_native.", "splat/_cuda."))}

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
@@ -82,21 +85,19 @@ def test_a_cpu_draws_what_it_can_and_leaves_the_rest_to_the_browser() -> None:
 
 
 def test_a_threads_number_of_cores_is_its_own() -> None:
-    import threading
+    def in_a_thread(do: Callable[[], object]) -> list[object]:
+        found: list[object] = []
+        thread = threading.Thread(target=lambda: found.append(do()))
+        thread.start()
+        thread.join()
+        return found
+
+    def other() -> tuple[int, list[object]]:
+        use_threads(chosen)
+        return torch.get_num_threads(), in_a_thread(torch.get_num_threads)
 
     mine = torch.get_num_threads()
-    seen: list[int] = []
-
-    def other() -> None:
-        use_threads(1 if mine > 1 else 2)
-        seen.append(torch.get_num_threads())
-        third = threading.Thread(target=lambda: seen.append(torch.get_num_threads()))
-        third.start()
-        third.join()
-
-    thread = threading.Thread(target=other)
-    thread.start()
-    thread.join()
-    assert seen[0] == (1 if mine > 1 else 2)
+    (usual,) = in_a_thread(torch.get_num_threads)
+    chosen = 1 if usual != 1 else 2
+    assert in_a_thread(other) == [(chosen, [usual])]
     assert torch.get_num_threads() == mine
-    assert seen[1] != seen[0]
