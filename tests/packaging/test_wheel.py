@@ -81,7 +81,7 @@ def run(program: Path, *args: str, cwd: Path) -> subprocess.CompletedProcess:
 
 
 def test_contents(wheel):
-    """Every module, preset and part of the page of the sources, the native modules (the GPU's where it is built), and nothing else."""
+    """What the sources have (modules, presets, the page), the native modules (the GPU's where built), nothing else."""
     table = {"splat": "splat", "splat/data": "data", "splat/viewer": "viewer", "splat/configs": "configs"}
     expected = {
         f"{package}/{file.relative_to(ROOT / folder).as_posix()}"
