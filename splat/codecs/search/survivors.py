@@ -20,7 +20,7 @@ def survivors(gaussians: Gaussians, kept: Tensor) -> Gaussians:
 
     Each of the others hands its opacity times area (the product of its two longer axes) to the nearest survivor, which
     grows by the same factor, at most 4: half of it (in logarithms) as opacity as far as that goes, the rest as size.
-    Measured against leaving the survivors as they are and against one factor for all: docs/pruning.md.
+    Measured against leaving the survivors as they are: docs/pruning.md.
     """
     from scipy.spatial import cKDTree
 
