@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -19,7 +20,7 @@ from splat.data.frames import View, build_frames
 from splat.data.images import list_images
 from splat.data.intrinsics import Intrinsics
 from splat.data.problems import DatasetError, Report
-from splat.data.scene import Frame, Points, Scene, Tracks
+from splat.data.scene import Frame, Observations, Points, Scene, Tracks
 
 _FILES = ("cameras", "images", "points3D")
 _REDUCED = ("images_2", "images_4", "images_8")
@@ -93,7 +94,14 @@ class ColmapReader:
                 message,
                 "random points are used; keep points3D when exporting for better results",
             )
-        return Scene(path, path.resolve().name, self.name, frames, sparse)
+        place = {frame.name: position for position, frame in enumerate(frames)}
+        seen_by = {
+            place[view.name]: (identity, view.intrinsics)
+            for view, identity in zip(views, ids, strict=True)
+            if view.name in place and view.intrinsics is not None
+        }
+        observe = None if sparse is None else partial(_observations, model, seen_by, np.sort(points.ids))
+        return Scene(path, path.resolve().name, self.name, frames, sparse, observe=observe)
 
 
 def _shown(folder: Path, root: Path) -> str:
@@ -202,3 +210,36 @@ def _points(found: ModelPoints, frames: list[Frame], ids: dict[int, str]) -> Poi
         error=torch.from_numpy(found.error[order].astype(np.float32)),
         tracks=Tracks(torch.from_numpy(offsets), torch.from_numpy(seen)),
     )
+
+
+def _observations(
+    model: Model,
+    images: dict[int, tuple[int, Intrinsics]],
+    known: np.ndarray,
+    frames: Sequence[int],
+) -> Observations:
+    """What these frames see of the model's points.
+
+    Args:
+        images: for each frame COLMAP's id of its image, and the camera in whose pixels the model speaks.
+        known: [P] ids of the points, sorted; observations of others are left out.
+    """
+    wanted = {images[frame][0]: (frame, images[frame][1]) for frame in frames if frame in images}
+    rows: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
+    for identity, pixels, points in model.format.observations(model.folder):
+        if identity not in wanted:
+            continue
+        frame, intrinsics = wanted[identity]
+        place = np.searchsorted(known, points).clip(max=len(known) - 1)
+        seen = np.flatnonzero(known[place] == points)
+        _, first = np.unique(
+            place[seen], return_index=True
+        )  # a point observed twice in one image counts once
+        seen = seen[first]
+        rays = np.asarray(intrinsics.colmap_camera().cam_from_img(pixels[seen]), np.float64).reshape(-1, 2)
+        valid = np.isfinite(rays).all(1)
+        rows.append((np.full(int(valid.sum()), frame, np.int64), place[seen][valid], rays[valid]))
+    if not rows:
+        rows = [(np.empty(0, np.int64), np.empty(0, np.int64), np.empty((0, 2)))]
+    columns = (torch.from_numpy(np.concatenate(column)) for column in zip(*rows, strict=True))
+    return Observations(*columns)

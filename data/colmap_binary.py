@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ _COUNT = struct.Struct("<Q")
 _CAMERA = struct.Struct("<IiQQ")
 _IMAGE = struct.Struct("<I7dI")
 _POINT = np.dtype([("id", "<u8"), ("xyz", "<f8", 3), ("rgb", "u1", 3), ("error", "<f8"), ("length", "<u8")])
-_OBSERVATION_BYTES = 24  # x, y, point id
+_OBSERVATION = np.dtype([("xy", "<f8", 2), ("point", "<u8")])
 _ELEMENT_BYTES = 8  # image id, index of the observation
 
 
@@ -76,6 +77,18 @@ def walk(folder: Path) -> tuple[list[ModelImage], ModelPoints]:
     return images, points
 
 
+def observations(folder: Path) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
+    """For each image its id, [K, 2] float64 pixels and [K] uint64 ids of the points seen there (all ones: of none).
+
+    Raises:
+        DatasetError: the file is truncated or damaged.
+    """
+    reader = _Reader(folder / "images.bin")
+    for image, start, count in _image_records(reader):
+        seen = np.frombuffer(reader.data, _OBSERVATION, count, start)
+        yield image.identity, seen["xy"], seen["point"]
+
+
 def write_poses(folder: Path, images: list[ModelImage]) -> None:
     """images.bin without observations, and points3D.bin without points."""
     records = [
@@ -103,7 +116,12 @@ def _cameras(reader: _Reader) -> set[int]:
 
 
 def _images(reader: _Reader) -> list[ModelImage]:
-    images = []
+    return [image for image, _, _ in _image_records(reader)]
+
+
+def _image_records(reader: _Reader) -> Iterator[tuple[ModelImage, int, int]]:
+    """Each image with the place and the number of its observations."""
+    size = _OBSERVATION.itemsize
     for _ in range(reader.count(_IMAGE.size + 9, "images")):
         identity, *pose, camera = reader.unpack(_IMAGE, "an image's pose")
         end = reader.data.find(b"\0", reader.at)
@@ -114,10 +132,10 @@ def _images(reader: _Reader) -> list[ModelImage]:
         except UnicodeDecodeError as error:
             raise damaged(reader.path, f"damaged: the name of image {identity} is not UTF-8") from error
         reader.at = end + 1
-        reader.need(_OBSERVATION_BYTES * reader.count(_OBSERVATION_BYTES, "observations"), "observations")
-        images.append(ModelImage(identity, tuple(pose), camera, name))
+        count = reader.count(size, "observations")
+        start = reader.need(size * count, "observations")
+        yield ModelImage(identity, tuple(pose), camera, name), start, count
     reader.finish()
-    return images
 
 
 def _points(reader: _Reader) -> ModelPoints:

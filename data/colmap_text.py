@@ -41,6 +41,29 @@ def write_poses(folder: Path, images: list[ModelImage]) -> None:
     (folder / "points3D.txt").write_text("")
 
 
+def observations(folder: Path) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
+    """For each image its id, [K, 2] float64 pixels and [K] uint64 ids of the points seen there (all ones: of none).
+
+    Raises:
+        DatasetError: the file is damaged.
+    """
+    path = folder / "images.txt"
+    lines = _read(path)
+    for number, line in _pose_lines(lines):
+        words = (
+            lines[number].split() if number < len(lines) else []
+        )  # the line after it; `number` counts from 1
+        try:
+            identity = int(line.split(maxsplit=1)[0])
+            pixels = np.array([words[0::3], words[1::3]], np.float64).T
+            points = np.array([int(word) for word in words[2::3]], np.int64).astype(np.uint64)
+        except (ValueError, OverflowError) as error:
+            raise _broken(path, number + 1) from error
+        if len(words) % 3:
+            raise _broken(path, number + 1)
+        yield identity, pixels, points
+
+
 def _read(path: Path) -> list[str]:
     try:
         return path.read_text(encoding="utf-8").split("\n")

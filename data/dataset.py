@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import replace
+from functools import cached_property
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -15,9 +17,9 @@ from splat.data.images import Photo
 from splat.data.points import median_depth, recentring, scene_extent
 from splat.data.resample import load_photo
 from splat.data.scene import Points, Scene
+from splat.data.triangulation import triangulate
 from splat.data.undistort import RemapTables
 
-_HOLDOUT = 8  # every 8th view by sorted name is held out, as in the Mip-NeRF 360 protocol
 _TABLE_BYTES = 128 << 20
 
 
@@ -30,7 +32,7 @@ class Dataset:
             its test views.
         offset: [3] float64. Cameras and points here are the scene's minus this offset: zero, unless the scene lies
             so far from its origin that float32 would blur it.
-        points: the scene's points minus the offset, or None.
+        notes: facts worth a line in the log: which views and points were chosen.
         extent: 1.1 x the largest distance of a training camera from their mean, at least 0.1 x the median depth of
             the points; world units.
     """
@@ -43,36 +45,55 @@ class Dataset:
         cache_bytes: int = 4 << 30,
         background: tuple[float, float, float] | None = None,
         workers: int = 2,
+        views: int | None = None,
+        test_every: int = 8,
     ) -> None:
         """
         Args:
             downscale: photographs are averaged down by this factor, at least 1.
-            holdout: hold out every 8th view, or those that the dataset names.
+            holdout: hold out every 8th view (`test_every`), or those that the dataset names.
             cache_bytes: decoded photographs kept in memory, at most.
             background: colour in [0, 1] to composite transparent photographs over; None leaves them transparent.
             workers: threads that decode ahead.
+            views: train on this many of the views that are not held out, evenly spread over their order (the
+                protocol of RegNeRF, Niemeyer et al. 2022). Points are then triangulated again from what these
+                views observe: those of the scene were computed with the help of all the others.
+            test_every: every which view is held out.
 
         Raises:
-            UsageError: downscale is below 1 or not finite.
+            UsageError: downscale is below 1 or not finite, or there are not so many views to train on.
         """
         if not (math.isfinite(downscale) and downscale >= 1):
             raise UsageError(f"downscale {downscale:g} is not possible; give a factor of 1 or more")
         self.scene = scene
-        self.train, self.test = _split(scene, holdout)
+        self.train, self.test = _split(scene, holdout, test_every)
+        self.notes: list[str] = []
+        points = scene.points
+        if views is not None:
+            self.train = _spread(self.train, views, scene)
+            points = self._own_points()
         cameras = [frame.camera for frame in scene.frames]
         training = [cameras[index] for index in self.train]
-        self.extent = scene_extent(training, median_depth(cameras, scene.points))
+        self.extent = scene_extent(training, median_depth(cameras, points))
         self.offset = recentring(scene, self.extent)
         self._cameras = [_prepared(camera, downscale, self.offset) for camera in cameras]
-        self.points: Points | None = scene.points
-        if scene.points is not None and bool(self.offset.any()):
-            self.points = replace(scene.points, xyz=scene.points.xyz - self.offset)
+        if points is not None and bool(self.offset.any()):
+            points = replace(points, xyz=points.xyz - self.offset)
+        self._points, self._own = points, views is not None
         self._background = background
         self._tables = RemapTables(_TABLE_BYTES)
         self._cache = PhotoCache(self._load, cache_bytes, workers)
 
     def __len__(self) -> int:
         return len(self._cameras)
+
+    @cached_property
+    def points(self) -> Points | None:
+        """The points minus the offset, or None: the scene's, or with `views` those that the training views see,
+        in the colours that these have there."""
+        if self._points is None or not self._own:
+            return self._points
+        return replace(self._points, rgb=coloured(self, self._points))
 
     def __enter__(self) -> Dataset:
         return self
@@ -92,6 +113,23 @@ class Dataset:
         """
         return self._cache.get(index)
 
+    def _own_points(self) -> Points | None:
+        """The scene's points as far as the training views alone determine them; what was done is noted."""
+        scene, chosen = self.scene, ", ".join(self.scene.frames[index].name for index in self.train)
+        self.notes.append(f"trains on {len(self.train)} views: {chosen}")
+        if scene.points is None:
+            return None
+        if scene.observe is None:
+            self.notes.append("the points are left out: nothing tells which views they were computed from")
+            return None
+        cameras = [frame.camera for frame in scene.frames]
+        points = triangulate(scene.observe(self.train), cameras)
+        self.notes.append(
+            f"{len(points):,} of {len(scene.points):,} points are seen by at least 2 of these views and "
+            "triangulated again from them"
+        )
+        return points if len(points) else None
+
     def prefetch(self, indices: Iterable[int]) -> None:
         """Start decoding the first few of these views in the background; returns at once."""
         self._cache.prefetch(indices)
@@ -107,12 +145,12 @@ class Dataset:
         )
 
 
-def _split(scene: Scene, holdout: bool) -> tuple[list[int], list[int]]:
+def _split(scene: Scene, holdout: bool, test_every: int) -> tuple[list[int], list[int]]:
     everything = range(len(scene.frames))
     if scene.test_names is not None:
         test = [index for index in everything if scene.frames[index].name in scene.test_names]
     elif holdout:
-        test = list(everything[::_HOLDOUT])
+        test = list(everything[::test_every])
     else:
         test = []
     held = set(test)
@@ -120,6 +158,31 @@ def _split(scene: Scene, holdout: bool) -> tuple[list[int], list[int]]:
     if not train:  # a dataset that names every view as a test view
         return list(everything), test
     return train, test
+
+
+def _spread(train: list[int], views: int, scene: Scene) -> list[int]:
+    """`views` of the training views, the first and the last among them."""
+    if not 1 <= views <= len(train):
+        raise UsageError(f"{scene.root}: has {len(train)} views to train on, not {views}; lower --views")
+    return [train[round(place)] for place in np.linspace(0, len(train) - 1, views).tolist()]
+
+
+def coloured(dataset: Dataset, points: Points) -> Tensor:
+    """[P, 3] uint8: the mean colour of each point in the photographs that its track names."""
+    assert points.tracks is not None
+    frames, owner = points.tracks.frames, points.tracks.points()
+    total = torch.zeros(len(points), 3)
+    for index in torch.unique(frames).tolist():
+        mine = owner[frames == index]
+        camera, image = dataset.camera(index), dataset.photo(index).image
+        pose = camera.world_to_camera.double()
+        local = points.xyz[mine] @ pose[:3, :3].T + pose[:3, 3]
+        pixels = local @ camera.matrix.double().T
+        column = (pixels[:, 0] / pixels[:, 2]).long().clamp(0, camera.width - 1)
+        row = (pixels[:, 1] / pixels[:, 2]).long().clamp(0, camera.height - 1)
+        total.index_add_(0, mine, image[row, column].float())
+    seen = torch.bincount(owner, minlength=len(points)).clamp_min(1)
+    return (total / seen[:, None] + 0.5).to(torch.uint8)
 
 
 def _prepared(camera: Camera, downscale: float, offset: Tensor) -> Camera:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -58,6 +59,24 @@ class Points:
 
 
 @dataclass(frozen=True)
+class Observations:
+    """Where frames see points, a row an observation.
+
+    Attributes:
+        frames: [M] int64 positions in Scene.frames.
+        points: [M] int64 number of the point; any numbers, equal where the point is the same.
+        rays: [M, 2] float64 x/z and y/z in the frame's camera coordinates, free of lens distortion.
+    """
+
+    frames: Tensor
+    points: Tensor
+    rays: Tensor
+
+    def __len__(self) -> int:
+        return self.frames.shape[0]
+
+
+@dataclass(frozen=True)
 class Frame:
     """One posed photograph, not yet decoded.
 
@@ -91,6 +110,8 @@ class Scene:
         bounds: half-size of the cube around the origin in which the format promises the object, or None.
         warnings: one line each.
         notes: facts worth a line in the log (the model that was chosen, ...).
+        observe: reads where the given frames, by their positions, see the points; None where the format does not
+            say it.
     """
 
     root: Path
@@ -102,3 +123,4 @@ class Scene:
     bounds: float | None = None
     warnings: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    observe: Callable[[Sequence[int]], Observations] | None = None

@@ -76,12 +76,19 @@ class Loaded:
             config, own = self.session.config, self.session.dataset
             if downscale in (None, config.downscale) and background in (None, self.background):
                 return own
-            downscale, scene, holdout = downscale or config.downscale, own.scene, config.eval
-        elif self.data is not None:
-            scene, holdout = read_scene(self.data), True
+            return Dataset(
+                own.scene,
+                downscale or config.downscale,
+                config.eval,
+                background=background or self.background,
+                views=config.views,
+                test_every=config.test_every,
+            )
+        if self.data is not None:
+            scene = read_scene(self.data)
         else:
             raise UsageError(f"{self.path}: a scene file names no dataset; give one with --data DATA")
-        return Dataset(scene, downscale or 1.0, holdout, background=background or self.background)
+        return Dataset(scene, downscale or 1.0, True, background=background or self.background)
 
     def cameras(self, which: Views, downscale: float | None = None) -> list[Camera]:
         """Cameras of the dataset, in the scene's own coordinates."""

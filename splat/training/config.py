@@ -48,6 +48,11 @@ class TrainConfig:
     """Train on photographs this many times smaller, averaged in memory."""
     eval: bool = False
     """Hold out every 8th photograph by name and score the scene on those."""
+    test_every: int = 8
+    """Hold out every photograph of this number instead."""
+    views: int | None = None
+    """Train on this many of the photographs that are not held out, evenly spread, and on nothing that was computed
+    with the help of the others: points are triangulated again from these alone."""
     eval_steps: tuple[int, ...] = (7_000, 30_000)
     """Steps after which to score and to keep a checkpoint, besides the end."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -91,6 +96,11 @@ class TrainConfig:
         for ok, message in (
             (self.steps >= 1, f"steps: {self.steps} is not a positive number"),
             (self.downscale >= 1, f"downscale: {self.downscale} would enlarge; give 1 or more"),
+            (
+                self.test_every >= 2,
+                f"test_every: {self.test_every} would leave nothing to train on; give 2 or more",
+            ),
+            (self.views is None or self.views >= 2, f"views: {self.views} is too few; give 2 or more"),
             (0 <= self.sh_degree <= 3, f"sh_degree: {self.sh_degree} is not 0, 1, 2 or 3"),
             (self.sh_interval >= 1, f"sh_interval: {self.sh_interval} is not a positive number"),
             (self.reorder >= 0, f"reorder: {self.reorder} is not a number of steps, or 0"),

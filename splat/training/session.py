@@ -46,7 +46,14 @@ def open_dataset(data: Path, config: TrainConfig) -> Dataset:
     """Read the dataset at `data` as `config` wants it; DataError if it cannot be trained on."""
     scene = read_scene(data)
     fixed = None if config.background == "random" else fixed_background(config.background)
-    dataset = Dataset(scene, downscale=config.downscale, holdout=config.eval, background=fixed)
+    dataset = Dataset(
+        scene,
+        downscale=config.downscale,
+        holdout=config.eval,
+        background=fixed,
+        views=config.views,
+        test_every=config.test_every,
+    )
     if len(dataset.train) < 2:
         held = f" ({len(dataset.test)} held out)" if dataset.test else ""
         dataset.close()

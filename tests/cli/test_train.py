@@ -242,3 +242,30 @@ def test_a_killed_run_can_be_used_and_resumed(start, splat, sample, tmp_path):
     assert splat("info", out).code == 0
     done = splat("train", "--resume", out, "--steps", 20)
     assert done.code == 0, done.err
+
+
+def test_views_trains_on_a_few_and_says_which(splat, sample, tmp_path):
+    out = tmp_path / "few"
+    done = splat("train", sample, "--views", 3, "--eval", "--test-every", 6, "--steps", 2, "--out", out)
+    assert done.code == 0, done.err
+    log = (out / "log.txt").read_text()
+    assert "trains on 3 views: view_001.png, view_005.png, view_011.png" in log
+    assert "triangulated again from them" in log
+    assert len(json.loads((out / "stats" / "eval_2.json").read_text())["per_image"]) == 2
+    scored = splat("eval", out, "--json")  # the run's own protocol
+    assert scored.code == 0, scored.err
+    assert len(json.loads(scored.out)["per_image"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (("--views", 1), "views: 1 is too few"),
+        (("--views", 99), "has 12 views to train on, not 99; lower --views"),
+        (("--eval", "--test-every", 1), "test_every: 1 would leave nothing to train on"),
+    ],
+)
+def test_impossible_protocols(splat, sample, flags, message):
+    done = splat("train", sample, *flags, "--steps", 1)
+    assert done.code == 2
+    assert message in done.first
