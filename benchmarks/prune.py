@@ -1,16 +1,20 @@
 """What pruning costs: by method and share kept, before and after fine-tuning, with and without the neural head.
 
-    python benchmarks/prune.py RUN [--keep 0.5 0.1] [--methods ...] [--steps 1000] [--head] [--out FILE.json]
+    python benchmarks/prune.py RUN [--keep 0.5 0.1] [--methods ...] [--out FILE.json]
+    python benchmarks/prune.py RUN --steps 1000 [--heads none small] [--views 50] [--work DIR] [--out FILE.json]
 
 RUN is a finished run with held-out views (`splat train DATA --eval`). Without --steps every pruned scene is scored as
-it is, and with its survivors grown as `splat export --prune` does. With --steps each is trained on for so many steps,
-its number of Gaussians standing still, and with --head once more together with the small head.
+it is, and with its survivors grown as `splat export --prune` does. With --steps the grown scene is trained on for so
+many steps, its number of Gaussians standing still: alone, and together with a head of the given size. Times are
+processor times of one thread. Rows are written as they come, and those that FILE holds already are not made again;
+DIR keeps the trained states, so that --cost can measure drawing and file sizes of all of them, one after the other.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import statistics
 import tempfile
 import time
 from dataclasses import replace
@@ -27,9 +31,12 @@ from splat.core import Gaussians
 from splat.raster import RenderOptions, render
 from splat.strategies import registry
 from splat.strategies.spectral import METHODS, chosen
+from splat.training.config import TrainConfig
+from splat.training.export import exported
 from splat.training.session import Session, assemble
 
 ROOT = Path(__file__).resolve().parent.parent
+BARE = "none"
 
 
 def contribution(session: Session, scene: Gaussians) -> torch.Tensor:
@@ -51,43 +58,72 @@ def score(session: Session, scene: Gaussians) -> float:
     return session.score(0.0).psnr
 
 
-def tuned(session: Session, scene: Gaussians, steps: int, head: bool) -> dict[str, Any]:
-    """Trained on for `steps`, from the rates at the end of a run."""
-    config = session.config
-    options = {
-        "mcmc": {"growth": 1.0, "noise": 0.0, "opacity_penalty": 0.0, "scale_penalty": 0.0},
-        "compensation": {"start": 0.0},
+def tuning(base: TrainConfig, steps: int, head: str, count: int) -> TrainConfig:
+    """Settings of a fine-tuning: the rates at the end of a run, a number of Gaussians that stands still."""
+    options: dict[str, Any] = {
+        "mcmc": {"growth": 1.0, "noise": 0.0, "opacity_penalty": 0.0, "scale_penalty": 0.0}
     }
-    strategies = registry.build(("mcmc", "compensation") if head else ("mcmc",), options)
+    strategies: tuple[str, ...] = ("mcmc",)
+    if head != BARE:
+        strategies, options["compensation"] = ("mcmc", "compensation"), {"start": 0.0, "size": head}
+    rates = replace(base.rates, means=base.rates.means / 10)
+    return replace(
+        base,
+        steps=steps,
+        sh_interval=1,
+        strategies=strategies,
+        options=options,
+        rates=rates,
+        max_gaussians=count,
+    )
+
+
+def tuned(session: Session, scene: Gaussians, steps: int, head: str, kept: Path | None) -> dict[str, Any]:
+    """Trained on for `steps`; the state is written to `kept`."""
+    config = tuning(session.config, steps, head, len(scene))
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder) / "scene.ply"
         offset = session.dataset.offset.tolist()
         codecs.encode(scene, place, {"offset": offset} if any(offset) else {})
-        config = replace(
-            config,
-            steps=steps,
-            sh_interval=1,
-            init=replace(config.init, scene=str(place)),
-            rates=replace(config.rates, means=config.rates.means / 10),
-            max_gaussians=len(scene),
-        )
-        further = assemble(config, session.dataset, strategies)
-    began = time.perf_counter()
+        config = replace(config, init=replace(config.init, scene=str(place)))
+        further = assemble(config, session.dataset, registry.build(config.strategies, config.options))
+    began = time.process_time()
     further.trainer.run()
-    seconds = time.perf_counter() - began
-    baked, camera = further.trainer.baked(), session.dataset.camera(session.dataset.test[0])
-    background = torch.tensor(session.background)
+    seconds = time.process_time() - began
+    if kept is not None:
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        torch.save(further.state_dict(), kept)
+    result = further.score(0.0)
+    return {"psnr": result.psnr, "ssim": result.ssim, "train_seconds": seconds}
+
+
+def cost(session: Session, row: dict[str, Any], steps: int, kept: Path) -> dict[str, Any]:
+    """Processor time of a picture, ms (median over held-out views), and bytes of files, the head included."""
+    config = tuning(session.config, steps, row["head"], row["count"])
+    strategies = registry.build(config.strategies, config.options)
+    further = assemble(config, session.dataset, strategies, state=torch.load(kept, weights_only=True))
+    baked, background = further.trainer.baked(), torch.tensor(session.background)
+    times = []
     with torch.no_grad():
-        further.trainer.draw(baked, camera, background)
-        began = time.perf_counter()
-        for _ in range(5):
+        for index in session.dataset.test[:7]:
+            camera = session.dataset.camera(index)
             further.trainer.draw(baked, camera, background)
-    return {
-        "psnr": further.score(0.0).psnr,
-        "train_seconds": seconds,
-        "render_ms": (time.perf_counter() - began) / 5 * 1e3,
-        "head_bytes": strategies[1].network.bytes() if head else 0,  # type: ignore[attr-defined]
-    }
+            began = time.process_time()
+            further.trainer.draw(baked, camera, background)
+            times.append(1e3 * (time.process_time() - began))
+    sizes = {}
+    scene, metadata, _ = exported(further)
+    with tempfile.TemporaryDirectory() as folder:
+        for extension in (".ply", ".vq"):
+            place = Path(folder) / f"scene{extension}"
+            codecs.encode(scene, place, metadata)
+            sizes[extension] = place.stat().st_size
+    return {"render_ms": statistics.median(times), "bytes": sizes}
+
+
+def write(results: dict[str, Any], path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(results, indent=2) + "\n")
 
 
 def main() -> None:
@@ -96,46 +132,59 @@ def main() -> None:
     parser.add_argument("--keep", nargs="+", type=float, default=[0.5, 0.3, 0.1, 0.01])
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
     parser.add_argument("--steps", type=int, default=0, help="fine-tuning; 0 scores as pruned")
-    parser.add_argument("--head", action="store_true", help="fine-tune with the head as well")
+    parser.add_argument("--heads", nargs="+", default=[BARE, "small"], help="sizes to fine-tune with")
+    parser.add_argument("--views", type=int, default=0, help="score so many held-out views, evenly spaced")
+    parser.add_argument("--work", type=Path, default=ROOT / "build" / "prune", help="where states are kept")
+    parser.add_argument("--cost", action="store_true", help="measure the states that are there")
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results" / "prune.json")
     args = parser.parse_args()
+    torch.set_num_threads(1)
 
     loaded = load(args.run, "cpu")
     if loaded.session is None or not loaded.session.dataset.test:
         raise SystemExit(f"{args.run}: a run with held-out views (--eval) is needed")
     session, scene = loaded.session, loaded.gaussians
+    test = session.dataset.test
+    session.dataset.test = test[:: max(1, len(test) // args.views)] if args.views else test
     weights = contribution(session, scene)
-    results: dict[str, Any] = {"machine": machine(), "run": args.run.name, "count": len(scene), "rows": []}
-    results["psnr"] = score(session, scene)
-    print(f"{len(scene):,} Gaussians: {results['psnr']:.2f} dB")
-    columns = (
-        ("tuned", "with head")
-        if args.steps and args.head
-        else ("tuned",)
-        if args.steps
-        else ("as it is", "grown")
-    )
-    print(f"{'keep':>6} {'method':<13}" + "".join(f"{column:>11}" for column in columns))
+    results: dict[str, Any] = json.loads(args.out.read_text()) if args.out.exists() else {}
+    if not results:
+        results = {"machine": machine(), "run": args.run.name, "count": len(scene), "steps": args.steps}
+        results |= {"views": len(session.dataset.test), "psnr": score(session, scene), "rows": []}
+    print(f"{len(scene):,} Gaussians: {results['psnr']:.2f} dB on {results['views']} views")
+
+    if args.cost:
+        for row in results["rows"]:
+            row |= cost(session, row, args.steps, args.work / _name(args.run, row))
+            print(f"{row['keep']:>6g} {row['method']:<13} {row['head']:<6} {row['render_ms']:7.1f} ms", row["bytes"])
+        write(results, args.out)
+        return
+    there = {(row["keep"], row["method"], row.get("head")) for row in results["rows"]}
     for keep in args.keep:
         for method in args.methods:
             generator = torch.Generator().manual_seed(0)
             count = round(keep * len(scene))
             mask = chosen(scene, count, method, contribution=weights, generator=generator)
             grown = survivors(scene, mask)
-            row: dict[str, Any] = {"keep": keep, "method": method, "count": count}
-            if args.steps:
-                row["tuned"] = tuned(session, grown, args.steps, head=False)
-                if args.head:
-                    row["with_head"] = tuned(session, grown, args.steps, head=True)
-                shown = [row[name]["psnr"] for name in ("tuned", "with_head") if name in row]
-            else:
-                row["as_it_is"], row["grown"] = score(session, scene.select(mask)), score(session, grown)
-                shown = [row["as_it_is"], row["grown"]]
-            results["rows"].append(row)
-            print(f"{keep:>6g} {method:<13}" + "".join(f"{value:>11.2f}" for value in shown), flush=True)
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    args.out.write_text(json.dumps(results, indent=2) + "\n")
+            for head in args.heads if args.steps else [None]:
+                if (keep, method, head) in there:
+                    continue
+                row: dict[str, Any] = {"keep": keep, "method": method, "count": count}
+                if head is None:
+                    row |= {"as_it_is": score(session, scene.select(mask)), "grown": score(session, grown)}
+                    shown = f"{row['as_it_is']:7.2f} -> {row['grown']:.2f}"
+                else:
+                    row["head"] = head
+                    row |= tuned(session, grown, args.steps, head, args.work / _name(args.run, row))
+                    shown = f"{head:<6} {row['psnr']:7.2f} {row['ssim']:.4f} {row['train_seconds']:7.1f} s"
+                results["rows"].append(row)
+                write(results, args.out)
+                print(f"{keep:>6g} {method:<13} {shown}", flush=True)
     print(f"written to {args.out}")
+
+
+def _name(run: Path, row: dict[str, Any]) -> str:
+    return f"{run.name}-{row['keep']:g}-{row['method']}-{row['head']}.pt"
 
 
 if __name__ == "__main__":
