@@ -156,7 +156,10 @@ def main() -> None:
     if args.cost:
         for row in results["rows"]:
             row |= cost(session, row, args.steps, args.work / _name(args.run, row))
-            print(f"{row['keep']:>6g} {row['method']:<13} {row['head']:<6} {row['render_ms']:7.1f} ms", row["bytes"])
+            print(
+                f"{row['keep']:>6g} {row['method']:<13} {row['head']:<6} {row['render_ms']:7.1f} ms",
+                row["bytes"],
+            )
         write(results, args.out)
         return
     there = {(row["keep"], row["method"], row.get("head")) for row in results["rows"]}

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from splat.core import Camera, Gaussians
+from splat.core.heads import Head
 
 T = TypeVar("T")
 Number = float | int | bool | str
@@ -50,7 +51,8 @@ class Snapshot:
     `sh_degree` is the highest degree of the harmonics that is trained so far; `seconds` is how long the
     trainer was held up to make the snapshot; `revision` counts what was done to the scene besides training.
     `rows` follows the snapshot's rows through the training; None where nothing trains, or where what is drawn
-    has other rows than what is trained.
+    has other rows than what is trained. Pictures go through the `heads` (splat.raster.draw); the values that these
+    read are among the extras of the Gaussians.
     """
 
     step: int
@@ -61,6 +63,7 @@ class Snapshot:
     seconds: float = 0.0
     revision: int = 0
     rows: Rows | None = None
+    heads: tuple[Head, ...] = ()
 
 
 class Slot(Generic[T]):
@@ -273,8 +276,11 @@ class Session:
     log: Callable[[str], None] = print
 
     @staticmethod
-    def finished(name: str, gaussians: Gaussians, step: int = 0, **more: Any) -> Session:
+    def finished(
+        name: str, gaussians: Gaussians, step: int = 0, heads: tuple[Head, ...] = (), **more: Any
+    ) -> Session:
         """A scene that does not change."""
         session = Session(name, **more)
-        session.slot.publish(Snapshot(step, step, gaussians, gaussians.sh_degree, math.nan))
+        degree = gaussians.sh_degree
+        session.slot.publish(Snapshot(step, step, gaussians, degree, math.nan, heads=heads))
         return session

@@ -14,6 +14,7 @@ from torch import Tensor
 from splat.codecs import columns
 from splat.core import Gaussians
 from splat.core.checks import finite
+from splat.core.heads import SavedHead
 
 # What travels with a scene; every key is optional.
 #   generator  str: the program that made it
@@ -23,7 +24,8 @@ from splat.core.checks import finite
 #   view       dict: where to look from at first: position, target, up ([x, y, z]), fov (degrees across, down)
 #   background [r, g, b] in 0..1: what was behind the scene in training
 #   codebooks  dict: what the vq strategy learned; a format that can use it does, the others ignore it
-#   heads      dict: image-space networks that belong to the scene
+#   heads      name of a strategy -> core.heads.SavedHead: what the scene's pictures go through; the values that
+#              they read are among the extras of the Gaussians
 # A reader adds `version` (str); `decode` adds `format` and `notes`.
 Metadata = dict[str, Any]
 
@@ -80,7 +82,7 @@ class Format:
             read back of it, by the names of `differences`.
         order: gaussians -> [N] int64, the rows in the order in which they are written; None: as they are.
         sh_degree: the highest that it holds.
-        holds: which of antialiased, offset, up_axis, view, background, extras and heads it holds.
+        holds: which of antialiased, offset, up_axis, view, background and heads it holds.
         parts: path -> bytes of each part of a file (splat.codecs.parts has what is told without it).
         ladder: values of options that trade quality for size, from the finest to the coarsest, for the search
             of a target size; the first is what an export without a target uses.
@@ -117,9 +119,14 @@ class Format:
             lost.append(f"a {self.name} file does not hold the offset ({offset}): its frame is the local one")
         if metadata.get("up_axis") is not None and "up_axis" not in self.holds:
             lost.append(f"a {self.name} file does not say which axis is up ({metadata['up_axis']})")
-        for kind, names in (("extras", gaussians.extras), ("heads", metadata.get("heads") or {})):
-            if kind not in self.holds:
-                lost += [f"a {self.name} file does not hold {name}: left out" for name in names]
+        heads: dict[str, SavedHead] = metadata.get("heads") or {}
+        if "heads" not in self.holds:
+            lost += [
+                f"a {self.name} file does not hold the head {name}: its pictures will lack what that repairs"
+                for name in heads
+            ]
+        others = set(gaussians.extras) - {head.features for head in heads.values()}
+        lost += [f"a {self.name} file does not hold {name}: left out" for name in sorted(others)]
         return lost
 
 

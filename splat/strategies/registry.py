@@ -12,7 +12,10 @@ from importlib import metadata
 from itertools import pairwise
 from typing import Any
 
+import torch
+
 from splat.core import UsageError
+from splat.core.heads import Head, SavedHead
 from splat.strategies.compensation import Compensation
 from splat.strategies.default import Default
 from splat.strategies.mcmc import Mcmc
@@ -82,6 +85,24 @@ def build(names: Iterable[str], configs: Mapping[str, Any] | None = None) -> lis
                 f"name {later} before {name} in --strategies"
             )
     return [known[name](_config(name, known[name].config_type, configs.get(name))) for name in names]
+
+
+def heads(saved: Mapping[str, SavedHead], device: torch.device) -> tuple[tuple[Head, ...], list[str]]:
+    """The heads of a file, and a line for each that cannot be applied: its strategy is not installed, or is another.
+
+    Args:
+        saved: name of a strategy -> its head in numbers, as `splat.codecs.decode` gives them.
+    """
+    known, found, notes = available(), [], []
+    for name, numbers in saved.items():
+        if name not in known:
+            notes.append(f"the head {name} is left out: no strategy of that name is installed")
+            continue
+        try:
+            found.append(known[name].restored(numbers, device))
+        except ValueError as error:
+            notes.append(f"the head {name} is left out: it does not fit this version ({error})")
+    return tuple(found), notes
 
 
 def _config(name: str, config_type: type, given: Any) -> Any:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import splat
 from splat.core import Gaussians
+from splat.core.heads import Head
 from splat.core.world import place
 from splat.training.runfolder import RunFolder, require_disk
 from splat.training.session import Session
@@ -45,4 +47,12 @@ def baked(session: Session) -> tuple[Gaussians, dict[str, Any]]:
     metadata: dict[str, Any] = {"generator": f"splat {splat.__version__}", "step": trainer.ctx.step}
     for strategy in trainer.strategies:
         metadata.update(strategy.export(trainer.ctx))
-    return replace(trainer.baked().to("cpu"), extras={}), metadata
+    heads = trainer.heads()
+    metadata["heads"] = {head.name: head.saved for head in heads}
+    return with_features(trainer.baked().to("cpu"), heads), metadata
+
+
+def with_features(scene: Gaussians, heads: Sequence[Head]) -> Gaussians:
+    """The scene with those of its extras that its heads read, and no others."""
+    read = {head.features for head in heads}
+    return replace(scene, extras={name: value for name, value in scene.extras.items() if name in read})

@@ -19,6 +19,7 @@ from splat.core.world import place
 from splat.data import Dataset
 from splat.raster import RenderOptions, render
 from splat.training.evaluate import photograph
+from splat.training.export import with_features
 from splat.training.losses import psnr
 from splat.training.report import Reporter
 from splat.training.runfolder import RunFolder
@@ -104,12 +105,13 @@ class Live:
         if stamp == self._published or now - self._published_at < PUBLISH_SECONDS:
             return
         self._slot.wanted = False
-        scene = replace(trainer.baked(), extras={}).clone()
+        heads = trainer.heads()
+        scene = with_features(trainer.baked(), heads).clone()
         degree = trainer.sh_degree
         rows = trainer.by_hand.follow() if len(scene) == len(trainer.ctx.gaussians) else None
         seconds = time.monotonic() - now
         self._slot.publish(
-            link.Snapshot(stamp[0], trainer.end, scene, degree, trainer.loss, seconds, stamp[1], rows)
+            link.Snapshot(stamp[0], trainer.end, scene, degree, trainer.loss, seconds, stamp[1], rows, heads)
         )
         self._published, self._published_at = stamp, now
 

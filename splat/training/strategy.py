@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Any, ClassVar
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    import torch
     from torch import Tensor
 
     from splat.core import Gaussians
+    from splat.core.heads import Head, SavedHead
     from splat.link import Entry
     from splat.raster import RenderOutput
     from splat.training.context import Context
@@ -68,6 +70,15 @@ class Strategy:
         """Image-space heads."""
         return output
 
+    def head(self, ctx: Context) -> Head | None:
+        """What after_render does, for viewers and files: a copy that later steps leave alone; None for no head."""
+        return None
+
+    @classmethod
+    def restored(cls, saved: SavedHead, device: torch.device) -> Head:
+        """The head that `head` gave, from a file; ValueError where the numbers do not fit."""
+        raise ValueError(f"the strategy {cls.name} has no head")
+
     def losses(self, ctx: Context) -> dict[str, Tensor]:
         """Name -> scalar, reaching the parameters through the outputs."""
         return {}
@@ -93,7 +104,7 @@ class Strategy:
         return ()
 
     def export(self, ctx: Context) -> dict[str, Any]:
-        """What a codec must know: codebooks, heads."""
+        """What a codec must know, codebooks say; heads are those of `head`."""
         return {}
 
     def state_dict(self) -> dict[str, Any]:

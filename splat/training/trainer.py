@@ -15,6 +15,7 @@ from torch import Tensor
 from splat.codecs.quantize.order import morton_order
 from splat.core import Camera, Gaussians, UsageError
 from splat.core.gaussians import PARAMETERS
+from splat.core.heads import Head
 from splat.link import Commands, Snapshot
 from splat.raster import RenderOptions, RenderOutput
 from splat.training import guard
@@ -294,6 +295,11 @@ class Trainer:
             return self._transformed(self.ctx.gaussians).detach()
         finally:
             self.ctx.training = True
+
+    def heads(self) -> tuple[Head, ...]:
+        """The strategies' heads as they are now, for who draws elsewhere (splat.raster.draw)."""
+        found = (strategy.head(self.ctx) for strategy in self.strategies)
+        return tuple(head for head in found if head is not None)
 
     def draw(self, baked: Gaussians, camera: Camera, background: Tensor) -> Tensor:
         """[H, W, 3] the image of a `baked` scene, with the strategies' heads, not clamped; differentiable."""

@@ -19,6 +19,7 @@ from splat.codecs import bounded, registry
 from splat.codecs.format import Format
 from splat.codecs.options import settle_options
 from splat.core import DataError, UsageError
+from splat.core.heads import SavedHead
 
 PATH = Path("scene.xyz")
 
@@ -56,19 +57,23 @@ def test_options_are_converted_and_checked() -> None:
 
 
 def test_losses_name_everything_that_is_dropped() -> None:
-    scene = replace(scenes.soft(3), antialiased=True, extras={"mask": torch.zeros(3)})
-    metadata = {"offset": [1, 2.5, 3], "up_axis": "z", "heads": {"glare": object()}, "codebooks": {"dc": 1}}
+    extras = {"mask": torch.zeros(3), "shine": torch.zeros(3, 4)}
+    scene = replace(scenes.soft(3), antialiased=True, extras=extras)
+    heads = {"glare": SavedHead({}, torch.zeros(5), "shine")}
+    metadata = {"offset": [1, 2.5, 3], "up_axis": "z", "heads": heads, "codebooks": {"dc": 1}}
     lost = replace(FORMAT, sh_degree=1).losses(scene, metadata)
     assert [line.split(" file ")[1][:28] for line in lost] == [
         "holds colours up to SH degre",
         "has no antialiasing flag: vi",
         "does not hold the offset (1,",
         "does not say which axis is u",
+        "does not hold the head glare",
         "does not hold mask: left out",
-        "does not hold glare: left ou",
     ]
-    everything = frozenset({"antialiased", "offset", "up_axis", "extras", "heads"})
-    assert replace(FORMAT, holds=everything).losses(scene, metadata) == []
+    everything = frozenset({"antialiased", "offset", "up_axis", "heads"})
+    assert replace(FORMAT, holds=everything).losses(scene, metadata) == [
+        "a XYZ file does not hold mask: left out"
+    ]
 
 
 def test_the_longest_extension_that_fits_writes(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,13 +9,16 @@ import pytest
 import torch
 
 from splat.core import UsageError
+from splat.core.heads import SavedHead
 from splat.data.sample import write_sample
+from splat.raster import RenderOptions, draw
 from splat.strategies import registry
 from splat.strategies.compensation import Compensation, CompensationConfig, UNet
 from splat.strategies.compensation.network import CHANNELS, seeded
 from splat.strategies.compensation.strategy import FEATURES
 from splat.strategies.mcmc import McmcConfig
 from splat.training.config import load_preset
+from splat.training.export import baked
 from splat.training.session import Session, assemble, open_dataset
 
 
@@ -50,15 +53,21 @@ def start(data: Path, state=None, steps: int = 40, **options) -> Session:
 @pytest.mark.parametrize(("height", "width"), [(38, 50), (16, 16), (5, 3)])
 def test_the_network_takes_any_size_of_image_and_begins_as_zero(size, height: int, width: int):
     network = UNet(11, size)
-    answer = network(torch.rand(11, height, width))
-    assert answer.shape == (3, height, width)
-    assert torch.equal(
-        answer, network.leave.bias.detach().reshape(3, 2, 2)[:, _rows(height)][:, :, _rows(width)]
-    )
+    image = torch.rand(height, width, 11).permute(2, 0, 1)
+    assert torch.equal(network(image), torch.zeros(3, height, width))
+    torch.nn.init.normal_(network.leave.weight)
+    assert (network(image) != 0).all()  # every pixel is reached
 
 
-def _rows(count: int) -> torch.Tensor:
-    return torch.arange(count) % 2
+def test_its_numbers_make_it_again():
+    network = seeded(7, "small", 3)
+    torch.nn.init.normal_(network.leave.weight)
+    other = UNet(7, "small")
+    other.load(network.weights())
+    image = torch.rand(7, 9, 12)
+    assert torch.equal(other(image), network(image))
+    with pytest.raises(ValueError, match="weights, where"):
+        other.load(network.weights()[1:])
 
 
 def test_its_weights_depend_on_its_seed_alone():
@@ -119,11 +128,48 @@ def test_scores_and_pictures_have_the_head_and_a_resumed_run_goes_on_with_it(dat
     second.trainer.run()
     assert torch.equal(second.trainer.ctx.gaussians.means, whole.ctx.gaussians.means)
 
-    head = second.trainer.strategies[1]
-    assert head.export(second.trainer.ctx)["heads"]["compensation"]["bytes"] > 0
     with_head = second.score(0.0).psnr
-    second.trainer.strategies.remove(head)
+    second.trainer.strategies.pop()
     assert second.score(0.0).psnr != with_head
+
+
+@pytest.mark.parametrize("options", [{}, {"features": 0, "output": "residual", "size": "medium"}])
+def test_who_draws_elsewhere_has_the_same_picture(data: Path, options):
+    session = start(data, start=0.2, **options)
+    trainer, camera = session.trainer, session.dataset.camera(0)
+    behind = torch.zeros(3)
+    assert trainer.heads() == ()  # not in use yet
+    trainer.end = 12
+    trainer.run()
+    scene, metadata = baked(session)
+    scene = scene.clone()  # what it was given is trained on
+    heads, notes = registry.heads(metadata["heads"], torch.device("cpu"))
+    expected = trainer.draw(trainer.baked(), camera, behind).detach()
+    assert notes == []
+    for made in (heads, trainer.heads()):
+        assert torch.equal(draw(scene, camera, RenderOptions(background=behind), made).image, expected)
+    trainer.end = 16
+    trainer.run()  # goes on with other weights; what was handed out stays
+    assert torch.equal(draw(scene, camera, RenderOptions(background=behind), heads).image, expected)
+    if options.get("features") != 0:
+        with pytest.raises(UsageError, match="needs the scene's compensation"):
+            draw(replace(scene, extras={}), camera, RenderOptions(), heads)
+
+
+def test_heads_that_do_not_fit_are_named():
+    head = {"compensation": SavedHead({"size": "small", "features": 0, "output": "residual"}, torch.zeros(3))}
+    cpu = torch.device("cpu")
+    for saved, reason in (
+        (head, "3 weights"),
+        ({"unheard": head["compensation"]}, "no strategy of that name"),
+        ({"mcmc": head["compensation"]}, "has no head"),
+        ({"compensation": SavedHead({"size": "huge"}, torch.zeros(3))}, "size 'huge'"),
+        ({"compensation": replace(head["compensation"], features="x")}, "0 features"),
+    ):
+        found, notes = registry.heads(saved, cpu)
+        assert found == ()
+        assert len(notes) == 1
+        assert reason in notes[0]
 
 
 def test_two_strategies_cannot_both_blend_features(data: Path):

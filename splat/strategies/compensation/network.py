@@ -37,9 +37,11 @@ class UNet(nn.Module):
         self.inner = nn.ModuleList(_convolution(width, width) for width in widths)
         self.up = nn.ModuleList(_convolution(coarse, fine) for fine, coarse in pairwise(widths))
         self.leave = nn.ConvTranspose2d(widths[0], 3, 4, stride=2, padding=2, output_padding=1)
-        nn.init.zeros_(self.leave.weight)
-        nn.init.zeros_(self.leave.bias)
-        self.to(memory_format=torch.channels_last)
+        for parameter in self.leave.parameters():
+            nn.init.zeros_(parameter)
+        for parameter in self.parameters():
+            if parameter.ndim == 4:
+                parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
 
     def forward(self, image: Tensor) -> Tensor:
         height, width = image.shape[-2:]
@@ -54,9 +56,18 @@ class UNet(nn.Module):
             x = skip + doubled[..., : skip.shape[-2], : skip.shape[-1]]
         return self.leave(x)[0, :, :height, :width]
 
-    def bytes(self) -> int:
-        """What its weights take in float32."""
-        return 4 * sum(parameter.numel() for parameter in self.parameters())
+    def weights(self) -> Tensor:
+        """[P] float32 copies of all weights, on the CPU."""
+        return torch.cat([parameter.detach().reshape(-1) for parameter in self.parameters()]).cpu()
+
+    @torch.no_grad()
+    def load(self, weights: Tensor) -> None:
+        """Take the [P] `weights` of a network of this size; ValueError where their number does not fit."""
+        counts = [parameter.numel() for parameter in self.parameters()]
+        if weights.shape != (sum(counts),):
+            raise ValueError(f"{weights.numel()} weights, where {sum(counts)} are expected")
+        for parameter, values in zip(self.parameters(), weights.split(counts), strict=True):
+            parameter.copy_(values.view(parameter.shape))
 
 
 def _convolution(inputs: int, outputs: int, stride: int = 1) -> nn.Conv2d:
