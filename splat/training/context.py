@@ -3,24 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import copy
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from splat.core import Camera, Gaussians
 from splat.core.gaussians import PARAMETERS
-from splat.raster import RenderOutput
+from splat.raster import RenderOptions, RenderOutput
 from splat.training.edits import Edit, Edits
 from splat.training.moments import Kind
 from splat.training.optim import GaussianAdam, OnCopy, PerGaussian, Rates
+
+if TYPE_CHECKING:
+    from splat.training.strategy import Further, Strategy
+    from splat.training.views import Views
 
 MAIN = "main"
 
 
 class Field:
-    """A set of Gaussians with its own optimizer and edits."""
+    """A set of Gaussians with its own optimizer and edits.
+
+    Attributes:
+        penalties: of a further field, set by who added it: weights as of Strategy.penalties.
+    """
 
     def __init__(
         self,
@@ -35,6 +44,7 @@ class Field:
         self.gaussians = gaussians
         self.optimizer = GaussianAdam(gaussians, rates, extent, horizon, moments)
         self.edits = Edits(gaussians, self.optimizer, name)
+        self.penalties: dict[str, float] = {}
 
     def state_dict(self) -> dict[str, Any]:
         return {
@@ -76,14 +86,17 @@ class Context:
         cap: most Gaussians the scene may have.
         generator: randomness of the strategies, on the Gaussians' device.
         fields: further fields by name, the main one not among them.
+        views: the training views: cameras, photographs, priors.
+        density: the strategy of the run that controls density; None where a trainer was made without one.
         step: 0-based number of the current step.
         training: False while evaluating and exporting.
         camera: the view of this step, at the resolution of this step.
         view: index of that view in the dataset, or -1.
         target: [H, W, 3] uint8 photograph of this step.
         mask: [H, W] uint8 or None; 0 = ignore the pixel.
+        background: [3] colour behind the scene in this step.
         output: the last render of the main field, after every strategy's after_render.
-        further: outputs of this step's further renders, in the order in which they were asked for.
+        further: this step's further renders, of all strategies.
         scalars: what was logged since the metrics were last written.
         rates: learning rates of this step; see GaussianAdam.rates.
         guard: what kernels that run ahead of the device heed (splat.training.ahead); None where there is none.
@@ -97,14 +110,17 @@ class Context:
     cap: int
     generator: torch.Generator
     fields: dict[str, Field] = field(default_factory=dict)
+    views: Views = None  # type: ignore[assignment]
+    density: Strategy | None = None
     step: int = 0
     training: bool = True
     view: int = -1
     camera: Camera = None  # type: ignore[assignment]
     target: Tensor = None  # type: ignore[assignment]
     mask: Tensor | None = None
+    background: Tensor | None = None
     output: RenderOutput = None  # type: ignore[assignment]
-    further: list[RenderOutput] = field(default_factory=list)
+    further: list[Further] = field(default_factory=list)
     scalars: dict[str, float] = field(default_factory=dict)
     rates: dict[str, float] = field(default_factory=dict)
     guard: Any = None
@@ -128,6 +144,25 @@ class Context:
     @property
     def edits(self) -> Edits:
         return self.main.edits
+
+    @property
+    def sh_degree(self) -> int:
+        """Degree of the harmonics in use at the current step."""
+        return min(self.gaussians.sh_degree, self.step // self.config.sh_interval)
+
+    def options(self, *needs: str) -> RenderOptions:
+        """Options of a further render: background and harmonics of this step, and the outputs asked for."""
+        return RenderOptions(self.background, self.sh_degree, needs=frozenset(needs))
+
+    def of(self, field: Field, output: RenderOutput | None = None) -> Context:
+        """This step as a strategy of `field` sees it: its Gaussians, optimizer, edits and rates as the main ones.
+
+        `output` is what was drawn of it. What such a strategy logs is its own.
+        """
+        other = copy(self)
+        other.main, other.output, other.scalars = field, output, {}  # type: ignore[assignment]
+        other.rates = field.optimizer.rates(self.step)
+        return other
 
     def log(self, name: str, value: float) -> None:
         """Write a number with the next line of metrics.jsonl."""

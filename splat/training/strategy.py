@@ -5,6 +5,7 @@ The trainer calls the hooks of every strategy of the run, in order, and knows no
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 if TYPE_CHECKING:
@@ -13,12 +14,39 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from splat.core import Gaussians
+    from splat.core import Camera, Gaussians
     from splat.core.heads import Head, SavedHead
     from splat.link import Entry
-    from splat.raster import RenderOutput
-    from splat.training.context import Context
+    from splat.raster import RenderOptions, RenderOutput
+    from splat.training.context import Context, Field
     from splat.training.edits import Edit
+
+
+@dataclass
+class Further:
+    """One more render of a step; who asks for it keeps it and finds in it what was drawn.
+
+    Attributes:
+        field: "main", for what is shown of the scene in this step, or the name of a further field.
+        camera: the view.
+        options: background, degree and outputs; see Context.options.
+        target: [H, W, 3] uint8 photograph that the picture is trained on, or None.
+        mask: [H, W] uint8 of that photograph, 0 = ignore the pixel; or None.
+        output: what was drawn, from the losses on until the next step.
+    """
+
+    field: str | Field
+    camera: Camera
+    options: RenderOptions
+    target: Tensor | None = None
+    mask: Tensor | None = None
+    output: RenderOutput | None = None
+
+    @property
+    def drawn(self) -> RenderOutput:
+        """The output; an error before there is one."""
+        assert self.output is not None, "a further render is there from the losses on"
+        return self.output
 
 
 class Strategy:
@@ -38,7 +66,7 @@ class Strategy:
     config_type: ClassVar[type]
     needs: frozenset[str] = frozenset()
     controls_density: ClassVar[bool] = False
-    straight_through: ClassVar[bool] = False
+    straight_through: bool = False
     transforms_last: ClassVar[bool] = False
 
     def __init__(self, config: Any) -> None:
@@ -47,8 +75,8 @@ class Strategy:
     def setup(self, ctx: Context) -> None:
         """Before the first step, and again after a resume (before load_state_dict)."""
 
-    def renders(self, ctx: Context) -> list:
-        """Further renders of this step: (field, camera, options, target)."""
+    def renders(self, ctx: Context) -> list[Further]:
+        """Further renders of this step; keep them to read their outputs."""
         return []
 
     def runs_ahead(self, ctx: Context) -> bool:

@@ -80,6 +80,8 @@ class Trainer:
         self._pause_at: int | None = None
 
         ctx.on_edit = self._edited
+        ctx.views = views
+        ctx.density = next((s for s in self.strategies if s.controls_density), None)
         for strategy in self.strategies:
             strategy.setup(ctx)
         asked = frozenset().union(*(s.needs for s in self.strategies))
@@ -202,10 +204,11 @@ class Trainer:
         """A step, unless it turns out that one was refused: then the host is back before that one."""
         ctx, stored = self.ctx, self.ctx.gaussians
         before = None if self._ahead is None else self._host_state()
-        ctx.output = None  # type: ignore[assignment]  # the memory of the last render is for the next
+        self._release()
         fields = [ctx.main, *ctx.fields.values()]
         view = self.views.next(ctx.step)
         ctx.view, ctx.camera, ctx.target, ctx.mask = view.index, view.camera, view.target, view.mask
+        ctx.background = view.background
         ctx.rates = ctx.optimizer.rates(ctx.step)
         camera = view.camera if self.poses is None else self.poses.camera(view.position, view.camera)
 
@@ -213,9 +216,9 @@ class Trainer:
             _require_grad(field, True)
         with torch.set_grad_enabled(not self._straight):
             shown = self._transformed(stored)
-        requests = [request for s in self.strategies for request in s.renders(ctx)]
+        ctx.further = [further for s in self.strategies for further in s.renders(ctx)]
         options = self._options(shown, view.background)
-        if self._deferred is not None and self._straight and not requests:
+        if self._deferred is not None and self._straight and not ctx.further:
             options.deferred = self._deferred()
             for name in PARAMETERS:
                 getattr(stored, name).requires_grad_(False)
@@ -234,12 +237,13 @@ class Trainer:
         if self.exposure is not None:
             image = self.exposure.apply(view.position, image)
         loss = photometric(image, view.target, view.mask, ctx.config.ssim_weight)
-        ctx.further = []
-        for field, further_camera, further_options, target in requests:
-            gaussians = shown if field in (MAIN, ctx.main) else self._field(field).gaussians
-            ctx.further.append(self.backend.render(gaussians, further_camera, further_options))
-            if target is not None:
-                loss = loss + photometric(ctx.further[-1].image, target, None, ctx.config.ssim_weight)
+        for further in ctx.further:
+            gaussians = shown if further.field in (MAIN, ctx.main) else self._field(further.field).gaussians
+            further.output = self.backend.render(gaussians, further.camera, further.options)
+            if further.target is not None:
+                loss = loss + photometric(
+                    further.output.image, further.target, further.mask, ctx.config.ssim_weight
+                )
         for strategy in self.strategies:
             for value in strategy.losses(ctx).values():
                 loss = loss + value
@@ -280,11 +284,16 @@ class Trainer:
             and all(strategy.runs_ahead(self.ctx) for strategy in self.strategies)
         )
 
+    def _release(self) -> None:
+        """Let go of the last renders: their memory is for the next ones."""
+        self.ctx.output = None  # type: ignore[assignment]
+        for further in self.ctx.further:
+            further.output = None
+
     @property
     def sh_degree(self) -> int:
         """Degree of the harmonics in use at the current step."""
-        config = self.ctx.config
-        return min(self.ctx.gaussians.sh_degree, self.ctx.step // config.sh_interval)
+        return self.ctx.sh_degree
 
     @torch.no_grad()
     def baked(self) -> Gaussians:
@@ -355,7 +364,7 @@ class Trainer:
             ctx.optimizer.step(ctx.rates, penalties)
         for field in ctx.fields.values():
             if any(value.grad is not None for _, value in field.optimizer.trained()):
-                field.optimizer.step(field.optimizer.rates(ctx.step), {})
+                field.optimizer.step(field.optimizer.rates(ctx.step), field.penalties)
         for part in (self.exposure, self.poses):
             if part is not None:
                 part.update(position, ctx.step)

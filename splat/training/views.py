@@ -96,28 +96,39 @@ class Views:
             self._next = 0
         position = self._order[self._next]
         self._next += 1
+        background = self._sent(torch.rand(3, generator=self._generator)) if self._random else self._background
         train = self.dataset.train
         soon = [train[p] for p in self._order[self._next : self._next + PREFETCH]]
         soon = [index for index in soon if index not in self._kept]
         self.dataset.prefetch(soon)
         if self._pinned is not None:
             self._pinned.prefetch(soon[:_PINNED])
+        return self.at(position, step, background)
 
-        index = train[position]
+    def at(self, position: int, step: int, background: Tensor | None = None) -> View:
+        """The training view at `position`, at the size of 0-based `step`; any number of times a step.
+
+        Args:
+            background: [3] colour behind the scene; None for the run's fixed one.
+        """
+        background = self._background if background is None else background
+        index = self.dataset.train[position]
         if index not in self._cameras:
             self._cameras[index] = self.dataset.camera(index)
         camera, photo = self._cameras[index], self._photo(index)
-        target, mask, background = photo.image, photo.mask, self._background
-        if self._random:
-            background = self._sent(torch.rand(3, generator=self._generator))
-            if photo.alpha is not None:
-                target = composite(target, photo.alpha, background)
+        target, mask = photo.image, photo.mask
+        if self._random and photo.alpha is not None:
+            target = composite(target, photo.alpha, background)
         level = self.progressive - step // self.progressive_interval
         if level > 0:
             height, width = (max(1, size >> level) for size in target.shape[:2])
             target, mask = reduced(target, mask, height, width)
             camera = camera.resized(width, height)
         return View(index, position, camera, target, mask, background)
+
+    def cameras(self) -> list[Camera]:
+        """Of the training views by position, at full training resolution."""
+        return [self.dataset.camera(index) for index in self.dataset.train]
 
     def _photo(self, index: int) -> Photo:
         """The photograph on the device; it stays there while there is room."""

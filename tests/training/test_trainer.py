@@ -18,7 +18,7 @@ from splat.training import guard
 from splat.training.context import Context
 from splat.training.edits import Edit
 from splat.training.session import Session
-from splat.training.strategy import Strategy
+from splat.training.strategy import Further, Strategy
 
 Start = Callable[..., Session]
 
@@ -241,11 +241,12 @@ class Second(Toy):
 
     def renders(self, ctx: Context) -> list:
         options = RenderOptions(backend="reference", sh_degree=0)
-        return [("second", ctx.camera, options, ctx.target)]
+        self.render = Further("second", ctx.camera, options, ctx.target)
+        return [self.render]
 
     def losses(self, ctx: Context) -> dict[str, torch.Tensor]:
-        assert len(ctx.further) == 1
-        return {"agree": 0.1 * (ctx.output.image - ctx.further[0].image).abs().mean()}
+        assert ctx.further == [self.render]
+        return {"agree": 0.1 * (ctx.output.image - self.render.drawn.image).abs().mean()}
 
     def after_step(self, ctx: Context) -> None:
         if ctx.step == 5:
