@@ -19,13 +19,14 @@ from splat.core.heads import Head, SavedHead
 from splat.strategies.compensation import Compensation
 from splat.strategies.default import Default
 from splat.strategies.mcmc import Mcmc
+from splat.strategies.sparse import SparseView
 from splat.strategies.spectral import Spectral
 from splat.strategies.vq import Vq
 from splat.training import schema
 from splat.training.strategy import Strategy
 
 GROUP = "splat.strategies"
-BUILT_IN: tuple[type[Strategy], ...] = (Default, Mcmc, Spectral, Compensation, Vq)
+BUILT_IN: tuple[type[Strategy], ...] = (Default, Mcmc, SparseView, Spectral, Compensation, Vq)
 
 
 def available() -> dict[str, type[Strategy]]:

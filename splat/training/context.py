@@ -92,6 +92,7 @@ class Context:
         training: False while evaluating and exporting.
         camera: the view of this step, at the resolution of this step.
         view: index of that view in the dataset, or -1.
+        position: of that view among the training views, or -1.
         target: [H, W, 3] uint8 photograph of this step.
         mask: [H, W] uint8 or None; 0 = ignore the pixel.
         background: [3] colour behind the scene in this step.
@@ -115,6 +116,7 @@ class Context:
     step: int = 0
     training: bool = True
     view: int = -1
+    position: int = -1
     camera: Camera = None  # type: ignore[assignment]
     target: Tensor = None  # type: ignore[assignment]
     mask: Tensor | None = None

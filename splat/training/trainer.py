@@ -208,7 +208,7 @@ class Trainer:
         fields = [ctx.main, *ctx.fields.values()]
         view = self.views.next(ctx.step)
         ctx.view, ctx.camera, ctx.target, ctx.mask = view.index, view.camera, view.target, view.mask
-        ctx.background = view.background
+        ctx.position, ctx.background = view.position, view.background
         ctx.rates = ctx.optimizer.rates(ctx.step)
         camera = view.camera if self.poses is None else self.poses.camera(view.position, view.camera)
 

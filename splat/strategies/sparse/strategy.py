@@ -1,0 +1,109 @@
+"""`sparse_view`: regularisers for scenes of few photographs, each with a switch of its own."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields
+from typing import Any, ClassVar
+
+from torch import Tensor
+
+from splat.core import Gaussians
+from splat.strategies.sparse.binocular import Binocular, BinocularConfig
+from splat.strategies.sparse.consistency import Consistency, ConsistencyConfig
+from splat.strategies.sparse.decay import Decay, DecayConfig
+from splat.strategies.sparse.dropout import Dropout, DropoutConfig
+from splat.strategies.sparse.floaters import Floaters, FloatersConfig
+from splat.strategies.sparse.second import Second, SecondConfig
+from splat.strategies.sparse.sh import ShConfig, ShRestraint
+from splat.strategies.sparse.smoothness import Smoothness, SmoothnessConfig
+from splat.strategies.sparse.unpool import Unpool, UnpoolConfig
+from splat.training.context import Context
+from splat.training.edits import Edit
+from splat.training.strategy import Further, Strategy
+
+
+@dataclass(frozen=True)
+class SparseViewConfig:
+    """Options of the regularisers for few photographs. Times are shares of the run's length."""
+
+    sh: ShConfig = field(default_factory=ShConfig)
+    dropout: DropoutConfig = field(default_factory=DropoutConfig)
+    decay: DecayConfig = field(default_factory=DecayConfig)
+    smoothness: SmoothnessConfig = field(default_factory=SmoothnessConfig)
+    binocular: BinocularConfig = field(default_factory=BinocularConfig)
+    consistency: ConsistencyConfig = field(default_factory=ConsistencyConfig)
+    second: SecondConfig = field(default_factory=SecondConfig)
+    unpool: UnpoolConfig = field(default_factory=UnpoolConfig)
+    floaters: FloatersConfig = field(default_factory=FloatersConfig)
+
+
+# In the order in which they transform and edit the scene.
+PIECES: tuple[type[Strategy], ...] = (
+    ShRestraint,
+    Dropout,
+    Decay,
+    Smoothness,
+    Binocular,
+    Consistency,
+    Second,
+    Unpool,
+    Floaters,
+)
+
+
+class SparseView(Strategy):
+    """Hands every hook on to the pieces that are switched on.
+
+    Attributes:
+        pieces: strategies of their own, in order.
+    """
+
+    name: ClassVar[str] = "sparse_view"
+    config_type: ClassVar[type] = SparseViewConfig
+    config: SparseViewConfig
+
+    def __init__(self, config: SparseViewConfig) -> None:
+        super().__init__(config)
+        options = {f.name: getattr(config, f.name) for f in fields(config)}
+        self.pieces = [piece(options[piece.name]) for piece in PIECES if options[piece.name].on]
+        self.needs = frozenset().union(*(piece.needs for piece in self.pieces))
+        # Where no piece changes what is drawn, the fused step stays.
+        self.straight_through = all(type(p).transform is Strategy.transform for p in self.pieces)
+
+    def setup(self, ctx: Context) -> None:
+        for piece in self.pieces:
+            piece.setup(ctx)
+
+    def transform(self, gaussians: Gaussians, ctx: Context) -> Gaussians:
+        for piece in self.pieces:
+            gaussians = piece.transform(gaussians, ctx)
+        return gaussians
+
+    def renders(self, ctx: Context) -> list[Further]:
+        return [further for piece in self.pieces for further in piece.renders(ctx)]
+
+    def losses(self, ctx: Context) -> dict[str, Tensor]:
+        return {
+            f"{piece.name}.{name}": value
+            for piece in self.pieces
+            for name, value in piece.losses(ctx).items()
+        }
+
+    def after_backward(self, ctx: Context) -> None:
+        for piece in self.pieces:
+            piece.after_backward(ctx)
+
+    def after_step(self, ctx: Context) -> None:
+        for piece in self.pieces:
+            piece.after_step(ctx)
+
+    def edited(self, edit: Edit, ctx: Context) -> None:
+        for piece in self.pieces:
+            piece.edited(edit, ctx)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {piece.name: piece.state_dict() for piece in self.pieces}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        for piece in self.pieces:
+            piece.load_state_dict(state[piece.name])
