@@ -65,7 +65,7 @@ def build(names: Iterable[str], configs: Mapping[str, Any] | None = None) -> lis
 
     Raises:
         UsageError: an unknown or repeated name, an unknown option, none or several that control density, an
-            order that cannot work.
+            order or a company that cannot work.
     """
     names, configs, known = list(names), configs or {}, available()
     for name in names:
@@ -85,7 +85,15 @@ def build(names: Iterable[str], configs: Mapping[str, Any] | None = None) -> lis
                 f"{later} would change what {name} has made ready for the file: "
                 f"name {later} before {name} in --strategies"
             )
-    return [known[name](_config(name, known[name].config_type, configs.get(name))) for name in names]
+    built = [known[name](_config(name, known[name].config_type, configs.get(name))) for name in names]
+    heads = [name for name in names if known[name].after_render is not Strategy.after_render]
+    further = [strategy.name for strategy in built if strategy.draws_further]
+    if heads and further:
+        raise UsageError(
+            f"{further[0]} compares further pictures of the scene, which the head of {heads[0]} does not reach: "
+            f"leave one of the two out, or switch off what draws them"
+        )
+    return built
 
 
 def heads(saved: Mapping[str, SavedHead], device: torch.device) -> tuple[tuple[Head, ...], list[str]]:

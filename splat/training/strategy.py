@@ -72,6 +72,11 @@ class Strategy:
     def __init__(self, config: Any) -> None:
         self.config = config
 
+    @property
+    def draws_further(self) -> bool:
+        """Whether `renders` may ask for anything; no head reaches such pictures, so that none goes with it."""
+        return type(self).renders is not Strategy.renders
+
     def setup(self, ctx: Context) -> None:
         """Before the first step, and again after a resume (before load_state_dict)."""
 

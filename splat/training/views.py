@@ -96,7 +96,9 @@ class Views:
             self._next = 0
         position = self._order[self._next]
         self._next += 1
-        background = self._sent(torch.rand(3, generator=self._generator)) if self._random else self._background
+        background = (
+            self._sent(torch.rand(3, generator=self._generator)) if self._random else self._background
+        )
         train = self.dataset.train
         soon = [train[p] for p in self._order[self._next : self._next + PREFETCH]]
         soon = [index for index in soon if index not in self._kept]

@@ -33,7 +33,7 @@ def test_unprojecting_is_undone_by_projecting(sample):
     data, folder = sample
     camera, depth = data.camera(0), depth_of(folder, 0)
     pixels, z = geometry.projected(camera, geometry.unprojected(camera, depth))
-    u, v = geometry.pixel_centres(*depth.shape, depth)
+    u, v = geometry.pixel_centres(depth)
     # float32 over coordinates of some 100 pixels and depths of some 10 units: 2^-23 of them, a few operations deep.
     torch.testing.assert_close(pixels[..., 0], u.expand_as(z), rtol=0, atol=100 * 2**-20)
     torch.testing.assert_close(pixels[..., 1], v.expand_as(z), rtol=0, atol=100 * 2**-20)
@@ -57,7 +57,7 @@ def test_true_depths_of_neighbouring_views_agree_and_wrong_ones_do_not(sample):
 
 def test_sampling_at_pixel_centres_gives_the_pixels():
     image = torch.rand(5, 7, 2)
-    u, v = geometry.pixel_centres(5, 7, image)
+    u, v = geometry.pixel_centres(image)
     pixels = torch.stack(torch.broadcast_tensors(u, v), -1)
     torch.testing.assert_close(geometry.sampled(image, pixels), image, rtol=0, atol=1e-5)
 

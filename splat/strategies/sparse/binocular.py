@@ -71,7 +71,7 @@ class Binocular(Strategy):
         further, shift = self._beside
         depth, camera = ctx.output.depth, ctx.camera
         assert depth is not None
-        u, v = pixel_centres(*depth.shape, depth)
+        u, v = pixel_centres(depth)
         moved = u - camera.fx * shift / depth.clamp_min(NEAR)
         pixels = torch.stack(torch.broadcast_tensors(moved, v), -1)
         kept = inside(camera, pixels.detach(), depth) & (ctx.output.alpha > OPAQUE)

@@ -9,14 +9,22 @@ from torch import Tensor
 from torch.nn import functional
 
 from splat.core import Camera
-from splat.core.rotations import matrix_to_quat, quat_conjugate, quat_exp, quat_log, quat_multiply, quat_to_matrix
+from splat.core.rotations import (
+    matrix_to_quat,
+    quat_conjugate,
+    quat_exp,
+    quat_log,
+    quat_multiply,
+    quat_to_matrix,
+)
 from splat.raster.constants import NEAR
 
 OPAQUE = 0.5  # alpha above which a depth is that of a surface
 
 
-def pixel_centres(height: int, width: int, like: Tensor) -> tuple[Tensor, Tensor]:
-    """[1, W] u and [H, 1] v of the pixel centres, pixels."""
+def pixel_centres(like: Tensor) -> tuple[Tensor, Tensor]:
+    """[1, W] u and [H, 1] v of the pixel centres of an image [H, W, ...], pixels."""
+    height, width = like.shape[:2]
     u = torch.arange(width, dtype=like.dtype, device=like.device) + 0.5
     v = torch.arange(height, dtype=like.dtype, device=like.device) + 0.5
     return u[None], v[:, None]
@@ -24,7 +32,7 @@ def pixel_centres(height: int, width: int, like: Tensor) -> tuple[Tensor, Tensor
 
 def unprojected(camera: Camera, depth: Tensor) -> Tensor:
     """[H, W, 3] world points at camera z `depth` [H, W] behind the pixel centres."""
-    u, v = pixel_centres(*depth.shape, depth)
+    u, v = pixel_centres(depth)
     rays = torch.stack(torch.broadcast_tensors((u - camera.cx) / camera.fx, (v - camera.cy) / camera.fy), -1)
     local = torch.cat([rays * depth[..., None], depth[..., None]], -1)
     pose = camera.camera_to_world.to(depth)

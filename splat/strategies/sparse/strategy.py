@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from splat.core import Gaussians
+from splat.core import Gaussians, UsageError
 from splat.strategies.sparse.binocular import Binocular, BinocularConfig
 from splat.strategies.sparse.consistency import Consistency, ConsistencyConfig
 from splat.strategies.sparse.decay import Decay, DecayConfig
@@ -70,7 +70,18 @@ class SparseView(Strategy):
         # Where no piece changes what is drawn, the fused step stays.
         self.straight_through = all(type(p).transform is Strategy.transform for p in self.pieces)
 
+    @property
+    def draws_further(self) -> bool:
+        return any(piece.draws_further for piece in self.pieces)
+
     def setup(self, ctx: Context) -> None:
+        for flag in ("poses", "exposure"):
+            if getattr(ctx.config, flag) and self.draws_further:
+                names = ", ".join(piece.name for piece in self.pieces if piece.draws_further)
+                raise UsageError(
+                    f"sparse_view: {names} compare pictures by the poses and colours that the dataset gives, which "
+                    f"--{flag} changes: leave it out, or switch them off"
+                )
         for piece in self.pieces:
             piece.setup(ctx)
 

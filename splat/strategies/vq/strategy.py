@@ -44,7 +44,7 @@ class Vq(Strategy):
 
     name: ClassVar[str] = "vq"
     config_type: ClassVar[type] = VqConfig
-    straight_through: ClassVar[bool] = True
+    straight_through = True
     transforms_last: ClassVar[bool] = True
     config: VqConfig
 

@@ -1,0 +1,151 @@
+"""The strategy as a whole: what is switched off does nothing, all of it goes on bit for bit, and keeps company."""
+
+from __future__ import annotations
+
+from dataclasses import fields, replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from splat.core import UsageError
+from splat.data.sample import write_sample
+from splat.strategies import registry
+from splat.strategies.sparse import SparseView, SparseViewConfig
+from splat.strategies.sparse.strategy import PIECES
+from splat.training.config import load_preset
+from splat.training.session import Session, assemble, open_dataset
+
+NAMES = tuple(piece.name for piece in PIECES)
+ALL = {
+    **{name: {"on": True} for name in NAMES},
+    "sh": {"on": True, "degree": 1, "dropout": 0.3},
+    "dropout": {"on": True, "anchors": 0.02, "neighbours": 3},
+    "binocular": {"on": True, "start": 0.3},
+    "floaters": {"on": True, "every": 0.2, "gap": 0.3},
+    "second": {"on": True, "tolerance": 5.0, "prune_every": 0.3},
+    "unpool": {"on": True, "every": 0.1, "above": 1.5},
+}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("few") / "sample"
+    return write_sample(folder, views=8, width=48, height=36, points=300, samples=1, truth=False)
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def start(data: Path, options, names=("mcmc", "sparse_view"), state=None, **settings) -> Session:
+    config = replace(
+        load_preset("cpu"),
+        strategies=names,
+        steps=40,
+        sh_interval=5,
+        device="cpu",
+        max_gaussians=400,
+        eval=True,
+        **settings,
+    )
+    density = {"refine_start": 2, "refine_every": 4}
+    options = {"mcmc": density, "default": {**density, "grow_threshold": 1e-5}, "sparse_view": options}
+    return assemble(config, open_dataset(data, config), registry.build(names, options), state=state)
+
+
+def off(**on) -> dict:
+    return {**{name: {"on": False} for name in NAMES}, **on}
+
+
+def tensors(session: Session) -> dict[str, torch.Tensor]:
+    ctx = session.trainer.ctx
+    found = {f"main.{n}": v for n, v in ctx.gaussians.named_tensors()}
+    for name, field in ctx.fields.items():
+        found |= {f"{name}.{n}": v for n, v in field.gaussians.named_tensors()}
+    return found
+
+
+def test_every_piece_has_a_switch_and_options_of_its_own():
+    assert {f.name for f in fields(SparseViewConfig)} == set(NAMES)
+    for piece in PIECES:
+        assert isinstance(piece.config_type().on, bool)
+
+
+def test_switched_off_it_changes_nothing_and_leaves_the_fused_step(data: Path):
+    plain, switched = start(data, {}, ("mcmc",)), start(data, off())
+    for session in (plain, switched):
+        session.trainer.end = 10
+        session.trainer.run()
+    assert switched.trainer._straight
+    for name, value in tensors(plain).items():
+        assert torch.equal(tensors(switched)[name], value), name
+
+
+@pytest.mark.parametrize("density", ["mcmc", "default"])
+def test_with_every_piece_it_goes_on_bit_for_bit(data: Path, density: str):
+    names = (density, "sparse_view")
+    whole = start(data, ALL, names)
+    whole.trainer.run()
+    first = start(data, ALL, names)
+    first.trainer.end = 27
+    first.trainer.run()
+    second = start(data, ALL, names, first.state_dict())
+    second.trainer.run()
+    expected, found = tensors(whole), tensors(second)
+    assert expected.keys() == found.keys()
+    assert any(name.startswith("second.") for name in expected)
+    for name, value in expected.items():
+        assert torch.equal(found[name], value), name
+    assert second.score(0.0).psnr == whole.score(0.0).psnr
+    assert whole.trainer.baked().sh_degree == 1
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_each_piece_alone_changes_the_run(data: Path, name: str):
+    plain, single = start(data, off()), start(data, off(**{name: ALL[name]}))
+    for session in (plain, single):
+        session.trainer.run()
+    if name == "sh":
+        assert single.trainer.baked().sh_degree == 1
+    assert len(plain.trainer.ctx.gaussians) != len(single.trainer.ctx.gaussians) or not torch.equal(
+        plain.trainer.ctx.gaussians.means, single.trainer.ctx.gaussians.means
+    )
+
+
+def test_the_second_field_has_density_control_and_penalties_of_its_own(data: Path):
+    session = start(data, off(second=ALL["second"]))
+    session.trainer.run()
+    field = session.trainer.ctx.fields["second"]
+    assert field.penalties == session.trainer.ctx.density.penalties(session.trainer.ctx)
+    main = session.trainer.ctx.gaussians
+    assert len(field.gaussians) > 300
+    assert not torch.equal(field.gaussians.means[:50], main.means[:50])
+
+
+def test_a_head_does_not_go_with_pieces_that_draw_other_views():
+    names = ("mcmc", "sparse_view", "compensation")
+    with pytest.raises(UsageError, match=r"sparse_view compares further pictures .* head of compensation"):
+        registry.build(names)
+    registry.build(names, {"sparse_view": off(dropout={"on": True})})
+
+
+@pytest.mark.parametrize("flag", ["poses", "exposure"])
+def test_pieces_that_compare_views_refuse_what_moves_or_recolours_them(data: Path, flag: str):
+    with pytest.raises(UsageError, match=f"binocular .* --{flag} changes"):
+        start(data, off(binocular=ALL["binocular"]), **{flag: True})
+    start(data, off(dropout=ALL["dropout"]), **{flag: True})
+
+
+def test_it_comes_before_what_prepares_the_file():
+    with pytest.raises(UsageError, match="name sparse_view before vq"):
+        registry.build(("mcmc", "vq", "sparse_view"))
+
+
+def test_needs_are_those_of_the_pieces_in_use():
+    assert SparseView(SparseViewConfig()).needs >= {"depth"}
+    assert registry.build(("mcmc", "sparse_view"), {"sparse_view": off()})[1].needs == frozenset()
