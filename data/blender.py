@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from splat.data.frames import View, build_frames
+from splat.data.jsonfile import load_object
 from splat.data.problems import Report
 from splat.data.scene import Scene
-from splat.data.transforms import load_json, read_views
+from splat.data.transforms import read_views
 
 _BOUNDS = 1.3  # the objects of NeRF-synthetic lie within this of the origin (3DGS-MCMC)
 
@@ -28,7 +29,7 @@ class BlenderReader:
             if not file.is_file():
                 report.warn("no-test-views", f"{file}: no such file", "no view is held out by the dataset")
                 continue
-            found = read_views(file, load_json(file), report)
+            found = read_views(file, load_object(file), report)
             views += found
             if split == "test":
                 test = {view.name for view in found}

@@ -15,7 +15,7 @@ from splat.core import Camera
 from splat.data.images import Header, read_header, same_aspect
 from splat.data.intrinsics import Intrinsics
 from splat.data.problems import DatasetError, Report, some
-from splat.data.scene import Frame
+from splat.data.scene import DepthFile, Frame
 from splat.data.undistort import Distortion, undistorted
 
 
@@ -29,6 +29,7 @@ class View:
         intrinsics: width and height 0 where the format does not say them; then `sized` is called with the file's.
         world_to_camera: [4, 4] float64, OpenCV.
         sized: makes the intrinsics from the width and height of the file.
+        mask_path, depth: what the format names for this photograph; masks are looked for in masks/ otherwise.
     """
 
     name: str
@@ -36,6 +37,8 @@ class View:
     intrinsics: Intrinsics | None
     world_to_camera: np.ndarray
     sized: Callable[[int, int], Intrinsics] | None = None
+    mask_path: Path | None = None
+    depth: DepthFile | None = None
 
 
 def build_frames(root: Path, views: Sequence[View], report: Report, *, what: str) -> list[Frame]:
@@ -77,6 +80,7 @@ class _Builder:
         self._masks = root / "masks"
         self._has_masks = self._masks.is_dir()
         self._without_mask: list[str] = []
+        self._without_depth: list[str] = []
         self._scaled: dict[str, list[str]] = {}
         self._turned: list[str] = []
         self._faulty: set[Intrinsics] = set()
@@ -100,7 +104,8 @@ class _Builder:
             width, height = distortion.width, distortion.height
             fx, fy, cx, cy = distortion.fx, distortion.fy, distortion.cx, distortion.cy
         camera = Camera(width, height, fx, fy, cx, cy, pose, name=view.name)
-        return Frame(view.name, view.path, camera, distortion, self._mask(view.name), orientation)
+        mask, depth = self._mask(view), self._depth(view)
+        return Frame(view.name, view.path, camera, distortion, mask, orientation, depth)
 
     def _fitted(self, view: View, header: Header) -> tuple[Intrinsics, int]:
         """The intrinsics at the file's own size, and the EXIF orientation under which they fit."""
@@ -149,14 +154,24 @@ class _Builder:
         )
         return False
 
-    def _mask(self, name: str) -> Path | None:
-        """masks/NAME.EXT.png as COLMAP names them, or masks/NAME.png."""
-        if not self._has_masks:
+    def _mask(self, view: View) -> Path | None:
+        """The mask that the format names, else masks/NAME.EXT.png as COLMAP names them, or masks/NAME.png."""
+        name = view.name
+        if view.mask_path is not None and view.mask_path.is_file():
+            return view.mask_path
+        if view.mask_path is None and not self._has_masks:
             return None
-        for candidate in (self._masks / f"{name}.png", (self._masks / name).with_suffix(".png")):
-            if candidate.is_file():
-                return candidate
+        for inner in (name, name.removeprefix("images/")):
+            for candidate in (self._masks / f"{inner}.png", (self._masks / inner).with_suffix(".png")):
+                if candidate.is_file():
+                    return candidate
         self._without_mask.append(name)
+        return None
+
+    def _depth(self, view: View) -> DepthFile | None:
+        if view.depth is None or view.depth.path.is_file():
+            return view.depth
+        self._without_depth.append(view.depth.path.name)
         return None
 
     def finish(self) -> None:
@@ -171,3 +186,7 @@ class _Builder:
         if self._without_mask:
             message = f"{self._masks}: {len(self._without_mask)} photographs have no mask ({some(self._without_mask)})"
             self._report.warn("mask-missing", message, "they are used whole; add masks/NAME.png to mask them")
+        if self._without_depth:
+            names = some(self._without_depth)
+            message = f"{self._root}: {len(self._without_depth)} depth maps are missing ({names})"
+            self._report.warn("depth-missing", message, "those photographs are used without; put them back")

@@ -120,7 +120,7 @@ def decode(path: Path, orientation: int = 1) -> tuple[np.ndarray, np.ndarray | N
         raise _unreadable(path, "photograph", error) from error
     if alpha is not None and alpha.min() == 255:
         alpha = None
-    return _oriented(colour, orientation), None if alpha is None else _oriented(alpha, orientation)
+    return oriented(colour, orientation), None if alpha is None else oriented(alpha, orientation)
 
 
 def _deep_grey(image) -> np.ndarray:
@@ -133,7 +133,7 @@ def _deep_grey(image) -> np.ndarray:
     return np.repeat(values.clip(0, 255)[..., None], 3, axis=2)
 
 
-def _oriented(pixels: np.ndarray, orientation: int) -> np.ndarray:
+def oriented(pixels: np.ndarray, orientation: int) -> np.ndarray:
     """Apply an EXIF orientation (TIFF 6.0, tag 274)."""
     if orientation >= 5:
         pixels = pixels.swapaxes(0, 1)
@@ -166,7 +166,7 @@ def decode_mask(path: Path, width: int, height: int, orientation: int = 1) -> np
     kept = values > values.max() / 2
     # A mask made with the photograph's viewer is upright already; one made from its pixels is not.
     if orientation != 1 and not same_aspect(kept.shape[1], kept.shape[0], width, height):
-        kept = _oriented(kept, orientation)
+        kept = oriented(kept, orientation)
     if not same_aspect(kept.shape[1], kept.shape[0], width, height):
         cause = f"mask is {values.shape[1]}x{values.shape[0]} but its photograph is {width}x{height}"
         raise DatasetError("mask-size", path, cause, "make the mask from the photograph, at the same size")

@@ -1,14 +1,17 @@
-"""Point clouds that come with a transforms.json."""
+"""Point clouds as PLY files that come with poses."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from splat.data.problems import DatasetError, Report
-from splat.data.scene import Points
+from splat.data.points import times_seen
+from splat.data.problems import DatasetError, Report, some
+from splat.data.scene import Frame, Points
 
 _REMEDY = "export the point cloud again as PLY with x, y, z and red, green, blue"
 _TYPES = {
@@ -32,6 +35,51 @@ def read_points(path: Path, report: Report) -> Points | None:
     except (OSError, ValueError, IndexError, OverflowError) as error:
         report.error(DatasetError("points-damaged", path, f"cannot be read ({error})", _REMEDY))
     return None
+
+
+def points_beside(
+    root: Path, frames: Sequence[Frame], report: Report, transforms: Sequence[np.ndarray] = ()
+) -> Points | None:
+    """The point cloud that a program left as the only PLY in a folder; what there is to say is reported.
+
+    Args:
+        root: the folder; files that hold Gaussians are passed over.
+        frames: they tell whether the points lie in their coordinates.
+        transforms: [4, 4] matrices that may lead from the points' coordinates to those of the frames; that under
+            which the cameras see most is taken, none where that is as good.
+    """
+    files = [file for file in sorted(root.glob("*.ply")) if not _holds_gaussians(file)]
+    remedy = (
+        "random points are used; leave just one point cloud, in the coordinates of the cameras, beside them"
+    )
+    if len(files) != 1:
+        names = some([file.name for file in files])
+        there = f"{len(files)} point clouds ({names})" if files else "no point cloud (PLY)"
+        report.warn("no-points", f"{root}: {there} beside the cameras", remedy)
+        return None
+    points = read_points(files[0], report)
+    if points is None or not frames:
+        return points
+    moved = [replace(points, xyz=points.xyz @ _linear(m).T + torch.from_numpy(m[:3, 3])) for m in transforms]
+    cameras = [frame.camera for frame in frames]
+    best = max([points, *moved], key=lambda candidate: times_seen(cameras, candidate.xyz))
+    if times_seen(cameras, best.xyz) == 0:
+        report.warn("points-elsewhere", f"{files[0]}: no camera sees any of its points", remedy)
+        return None
+    return best
+
+
+def _linear(matrix: np.ndarray) -> torch.Tensor:
+    return torch.from_numpy(np.ascontiguousarray(matrix[:3, :3]))
+
+
+def _holds_gaussians(file: Path) -> bool:
+    try:
+        with file.open("rb") as stream:
+            head = stream.read(8192)
+    except OSError:
+        return False
+    return b" f_dc_0" in head or b" packed_position" in head
 
 
 def _read(path: Path) -> Points | None:

@@ -43,6 +43,25 @@ def median_depth(cameras: Sequence[Camera], points: Points | None) -> float:
     return float(depth.median()) if len(depth) else 0.0
 
 
+def times_seen(cameras: Sequence[Camera], xyz: Tensor) -> int:
+    """How often one of the points lies in the picture of one of the cameras, occlusion aside; of many cameras and
+    points some hundred are looked at.
+
+    Args:
+        xyz: [P, 3] float64 world units.
+    """
+    xyz = xyz[:: max(1, len(xyz) // 1000)]
+    total = 0
+    for camera in cameras[:: max(1, len(cameras) // 100)]:
+        pose = camera.world_to_camera.double()
+        local = xyz @ pose[:3, :3].T + pose[:3, 3]
+        front = local[local[:, 2] > 0]
+        u = front[:, 0] / front[:, 2] * camera.fx + camera.cx
+        v = front[:, 1] / front[:, 2] * camera.fy + camera.cy
+        total += int(((u >= 0) & (u <= camera.width) & (v >= 0) & (v <= camera.height)).sum())
+    return total
+
+
 def scene_extent(cameras: Sequence[Camera], depth: float) -> float:
     """1.1 x the largest camera distance from their mean, at least 0.1 x the median point depth; 1 where both are 0."""
     extent = max(1.1 * camera_radius(cameras)[1], 0.1 * depth)

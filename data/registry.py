@@ -18,7 +18,10 @@ from splat.data.scene import Scene
 
 ENTRY_POINT_GROUP = "splat.readers"
 
-_REMEDY = "give a folder with a COLMAP model (sparse/0 beside images/), a transforms.json or a transforms_train.json"
+_REMEDY = (
+    "give a folder with a COLMAP model (sparse/0 beside images/), a transforms.json or another of the formats of "
+    "docs/datasets.md"
+)
 
 
 class Reader(Protocol):
@@ -42,12 +45,24 @@ class Reader(Protocol):
 def readers() -> Iterator[Reader]:
     """The built-in readers in the order in which they are asked, then the installed ones by name."""
     from splat.data.blender import BlenderReader
+    from splat.data.bundler import BundlerReader
     from splat.data.colmap import ColmapReader
+    from splat.data.metashape import MetashapeReader
+    from splat.data.opensfm import OpensfmReader
+    from splat.data.polycam import PolycamReader
+    from splat.data.realitycapture import RealityCaptureReader
+    from splat.data.rgbd import RgbdReader
     from splat.data.transforms import TransformsReader
 
     yield ColmapReader()
     yield BlenderReader()
     yield TransformsReader()
+    yield PolycamReader()
+    yield OpensfmReader()
+    yield MetashapeReader()
+    yield RealityCaptureReader()
+    yield BundlerReader()
+    yield RgbdReader()
     for point in sorted(entry_points(group=ENTRY_POINT_GROUP), key=lambda point: point.name):
         yield _load(point)
 

@@ -77,6 +77,21 @@ class Observations:
 
 
 @dataclass(frozen=True)
+class DepthFile:
+    """A depth map on disk: camera z of the photograph's pixels as they are stored, at a size of its own.
+
+    Attributes:
+        path: an image of 16 bits, or .npy; 0, negative or not finite where nothing is known.
+        scale: world units of one stored unit.
+        confidence: an image of the depth map's size, 0 where its values are not to be trusted; or None.
+    """
+
+    path: Path
+    scale: float = 1.0
+    confidence: Path | None = None
+
+
+@dataclass(frozen=True)
 class Frame:
     """One posed photograph, not yet decoded.
 
@@ -87,6 +102,7 @@ class Frame:
         distortion: what undistorts the photograph, or None for a pinhole.
         mask_path: a mask image (0 = ignore the pixel), or None.
         orientation: the EXIF orientation to apply after decoding; 1 leaves the pixels as they are stored.
+        depth: a depth map that the format names for this photograph, or None.
     """
 
     name: str
@@ -95,6 +111,7 @@ class Frame:
     distortion: Distortion | None = None
     mask_path: Path | None = None
     orientation: int = 1
+    depth: DepthFile | None = None
 
 
 @dataclass

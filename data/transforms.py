@@ -1,26 +1,36 @@
-"""transforms.json as nerfstudio and instant-ngp write it."""
+"""transforms.json as nerfstudio and instant-ngp write it.
+
+Keys as in https://docs.nerf.studio/quickstart/data_conventions.html: masks are black where pixels are ignored; depth
+maps hold camera z in thousandths of the poses' unit (nerfstudio's default depth_unit_scale_factor) unless the file
+says otherwise. Poses stay as they are saved: applied_transform, which led to them from the original coordinates, is
+not undone.
+"""
 
 from __future__ import annotations
 
-import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
+from splat.data.depth import points_from_depth
 from splat.data.frames import View, build_frames
 from splat.data.images import SUFFIXES
 from splat.data.intrinsics import Intrinsics
+from splat.data.jsonfile import AGAIN, begins_with, damaged, load_object, number
 from splat.data.ply import read_points
+from splat.data.points import times_seen
+from splat.data.poses import OPENGL, world_to_camera
 from splat.data.problems import DatasetError, Report
-from splat.data.scene import Scene
+from splat.data.scene import DepthFile, Frame, Points, Scene
 
-_AGAIN = "export the dataset again, or correct the file"
 _FISHEYE = "OPENCV_FISHEYE"
+_MILLI = 1e-3
+_DEPTH_UNITS = ("depth_unit_scale_factor", "integer_depth_scale")  # nerfstudio's and instant-ngp's names
 _PINHOLES = {"PINHOLE", "SIMPLE_PINHOLE", "OPENCV", "PERSPECTIVE"}
-# Camera axes of OpenGL (x right, y up, z backwards) in those of OpenCV.
-_FLIP = np.diag([1.0, -1.0, -1.0, 1.0])
 
 
 class TransformsReader:
@@ -29,17 +39,23 @@ class TransformsReader:
     name = "transforms"
 
     def sniff(self, path: Path) -> bool:
-        return _file(path).is_file() and _file(path).suffix == ".json"
+        file = _file(path)
+        if not file.is_file() or file.suffix != ".json":
+            return False
+        return path.is_dir() or not begins_with(file, b"[")  # a list is OpenSfM's
 
     def read(self, path: Path, report: Report) -> Scene:
         file = _file(path)
         root = file.parent
-        content = load_json(file)
+        content = load_object(file)
         views = read_views(file, content, report)
         frames = build_frames(root, views, report, what=file.name)
         points = None
         if "ply_file_path" in content:
             points = read_points(root / str(content["ply_file_path"]), report)
+            points = _placed(points, file, content, frames, report)
+        if points is None:
+            points = points_from_depth(frames, report)
         if points is None:
             message = f"{file}: no points come with it"
             report.warn(
@@ -52,71 +68,28 @@ def _file(path: Path) -> Path:
     return path / "transforms.json" if path.is_dir() else path
 
 
-def load_json(file: Path) -> dict[str, Any]:
-    """The object in a JSON file.
-
-    Raises:
-        DatasetError: it cannot be read or is no JSON object.
-    """
-    try:
-        content = json.loads(file.read_bytes())
-    except OSError as error:
-        raise DatasetError(
-            "transforms-unreadable", file, "cannot be read", "change its permissions"
-        ) from error
-    except (ValueError, RecursionError) as error:
-        raise DatasetError("transforms-damaged", file, f"is not valid JSON ({error})", _AGAIN) from error
-    if not isinstance(content, dict):
-        raise DatasetError("transforms-damaged", file, "holds no JSON object", _AGAIN)
-    return content
-
-
 def list_frames(file: Path, content: dict[str, Any]) -> list[dict[str, Any]]:
     """The frames that a file lists, each an object with file_path and transform_matrix."""
     frames = content.get("frames")
     if not isinstance(frames, list) or not frames:
-        raise DatasetError("transforms-damaged", file, 'has no list of "frames"', _AGAIN)
+        raise damaged(file, 'has no list of "frames"')
     for index, frame in enumerate(frames):
         if not isinstance(frame, dict) or not isinstance(frame.get("file_path"), str):
-            raise DatasetError("transforms-damaged", file, f"frame {index} has no file_path", _AGAIN)
+            raise damaged(file, f"frame {index} has no file_path")
     return frames
-
-
-def number(file: Path, where: str, value: Any) -> float:
-    """A finite number from JSON; DatasetError where it is none."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise DatasetError("transforms-damaged", file, f"{where} is {value!r}, not a number", _AGAIN)
-    return float(value)
 
 
 def opencv_pose(file: Path, frame: dict[str, Any]) -> np.ndarray:
     """[4, 4] float64 world-to-camera (OpenCV) from a camera-to-world transform_matrix (OpenGL).
 
-    A uniform scale in the rotation is removed and small departures from a rotation are corrected: writers round.
-
     Raises:
         DatasetError: the matrix is not 4x4 (or 3x4), not finite or no rigid motion.
     """
-    name = frame["file_path"]
     try:
-        matrix = np.array(frame.get("transform_matrix"), dtype=np.float64)
-    except (TypeError, ValueError):
-        matrix = np.empty(0)
-    if matrix.shape == (3, 4):
-        matrix = np.vstack([matrix, [0, 0, 0, 1]])
-    if matrix.shape != (4, 4) or not np.isfinite(matrix).all():
-        raise DatasetError("pose", file, f"the transform_matrix of {name} is not a finite 4x4 matrix", _AGAIN)
-    u, scales, vt = np.linalg.svd(matrix[:3, :3])
-    if scales[2] <= 0 or scales[0] / scales[2] > 1.01 or np.linalg.det(u @ vt) < 0:
-        raise DatasetError(
-            "pose", file, f"the transform_matrix of {name} is no rotation and translation", _AGAIN
-        )
-    matrix[:3, :3] = u @ vt
-    matrix = matrix @ _FLIP
-    pose = np.eye(4)
-    pose[:3, :3] = matrix[:3, :3].T
-    pose[:3, 3] = -pose[:3, :3] @ matrix[:3, 3]
-    return pose
+        return OPENGL @ world_to_camera(frame.get("transform_matrix"))
+    except ValueError as error:
+        cause = f"the transform_matrix of {frame['file_path']} is {error}"
+        raise DatasetError("pose", file, cause, AGAIN) from error
 
 
 def image_path(root: Path, file_path: str) -> tuple[str, Path]:
@@ -158,14 +131,60 @@ def _view(file: Path, index: int, frame: dict[str, Any], content: dict[str, Any]
         fx, fy = fx or fy, fy or fx
         if fx is None or fy is None:
             cause = f"{name} has neither fl_x nor camera_angle_x"
-            raise DatasetError("intrinsics", file, cause, _AGAIN)
+            raise DatasetError("intrinsics", file, cause, AGAIN)
         cx, cy = get("cx"), get("cy")
         pinhole = (fx, fy, width / 2 if cx is None else cx, height / 2 if cy is None else cy)
         return _with_distortion(file, values, pinhole, get, width, height)
 
     width, height = get("w"), get("h")
     known = sized(int(width), int(height)) if width is not None and height is not None else None
-    return View(name, path, known, opencv_pose(file, frame), sized)
+    mask = _beside(file, frame, "mask_path")
+    depth = _beside(file, frame, "depth_file_path") or _beside(file, frame, "depth_path")
+    units = [key for key in _DEPTH_UNITS if key in content]
+    unit = number(file, units[0], content[units[0]]) if units else _MILLI
+    return View(
+        name,
+        path,
+        known,
+        opencv_pose(file, frame),
+        sized,
+        mask_path=mask,
+        depth=None if depth is None else DepthFile(depth, unit),
+    )
+
+
+def _beside(file: Path, frame: dict[str, Any], key: str) -> Path | None:
+    """The path that a frame gives under `key`, relative to the file's folder; None where it gives none."""
+    value = frame.get(key)
+    return file.parent / value.replace("\\", "/") if isinstance(value, str) and value else None
+
+
+def _placed(
+    points: Points | None, file: Path, content: dict[str, Any], frames: list[Frame], report: Report
+) -> Points | None:
+    """The points in the coordinates of the poses.
+
+    Early versions of nerfstudio saved them in the original coordinates, from which applied_transform leads to those
+    of the poses; later ones apply it to the points as well. The file does not say which: taken is what the cameras
+    see more of.
+    """
+    if points is None or "applied_transform" not in content or not frames:
+        return points
+    try:
+        matrix = np.array(content["applied_transform"], dtype=np.float64)
+        if matrix.shape not in ((3, 4), (4, 4)) or not np.isfinite(matrix).all():
+            raise ValueError("not a finite 3x4 matrix")
+    except (TypeError, ValueError) as error:
+        cause = f"applied_transform is no 3x4 matrix ({error})"
+        report.error(damaged(file, cause))
+        return points
+    transform = torch.from_numpy(matrix[:3])
+    moved = replace(points, xyz=points.xyz @ transform[:, :3].T + transform[:, 3])
+    cameras = [frame.camera for frame in frames]
+    if times_seen(cameras, moved.xyz) <= times_seen(cameras, points.xyz):
+        return points
+    report.note("points-moved", f"{file}: applied_transform is applied to the points")
+    return moved
 
 
 def _focal(file: Path, angle: float, side: float) -> float:

@@ -16,9 +16,9 @@ class Check(Common):
     """List every problem of a dataset, and what to do about each, without training anything.
 
     DATA is what `splat train` takes: a folder with a COLMAP model (sparse/0 beside images/, binary or
-    text), a transforms.json (nerfstudio, instant-ngp), or Blender's transforms_train.json. Every
-    photograph is opened. Exits with 0 if the dataset can be trained on, warnings or not, and with 3 if
-    something stops it.
+    text), a transforms.json (nerfstudio, instant-ngp), Blender's transforms_train.json, or another of
+    the formats of docs/datasets.md. Every photograph is opened. Exits with 0 if the dataset can be
+    trained on, warnings or not, and with 3 if something stops it.
 
     Examples:
       splat check ~/photos/garden
