@@ -35,7 +35,8 @@ def brown(
     values = (*pinhole, *radial, *tangential)
     if not (k3 or k4) or not np.isfinite(values).all():
         return Intrinsics("OPENCV", (*pinhole, k1, k2, p1, p2), width, height)
-    numerator, denominator = (k1, k2, k3), (0.0, 0.0, 0.0)
+    numerator: tuple[float, ...] = (k1, k2, k3)
+    denominator: tuple[float, ...] = (0.0, 0.0, 0.0)
     if k4:
         numerator, denominator = _quotient(pinhole, np.array(radial), width, height)
     params = (*pinhole, *numerator[:2], p1, p2, numerator[2], *denominator)

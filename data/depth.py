@@ -42,7 +42,9 @@ def read_depth(frame: Frame) -> np.ndarray:
         known &= trust > 0
     depth = np.where(known, depth, np.float32(0))
     source = source_camera(frame)
-    if frame.orientation != 1 and not same_aspect(*depth.shape[::-1], source.width, source.height):
+    if frame.orientation != 1 and not same_aspect(
+        depth.shape[1], depth.shape[0], source.width, source.height
+    ):
         depth = oriented(depth, frame.orientation)
     return depth
 

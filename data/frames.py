@@ -187,6 +187,6 @@ class _Builder:
             message = f"{self._masks}: {len(self._without_mask)} photographs have no mask ({some(self._without_mask)})"
             self._report.warn("mask-missing", message, "they are used whole; add masks/NAME.png to mask them")
         if self._without_depth:
-            names = some(self._without_depth)
-            message = f"{self._root}: {len(self._without_depth)} depth maps are missing ({names})"
+            shown = some(self._without_depth)
+            message = f"{self._root}: {len(self._without_depth)} depth maps are missing ({shown})"
             self._report.warn("depth-missing", message, "those photographs are used without; put them back")

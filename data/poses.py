@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import ArrayLike
 
@@ -9,10 +11,11 @@ from numpy.typing import ArrayLike
 OPENGL = np.diag([1.0, -1.0, -1.0, 1.0])
 
 
-def world_to_camera(camera_to_world: ArrayLike) -> np.ndarray:
+def world_to_camera(camera_to_world: Any) -> np.ndarray:
     """The inverse of a camera-to-world matrix ([3, 4] or [4, 4]) whose camera axes are OpenCV's.
 
-    A uniform scale in the rotation is removed and small departures from a rotation are corrected: writers round.
+    Any value may be given: what is no matrix is refused. A uniform scale in the rotation is removed and small
+    departures from a rotation are corrected: writers round.
 
     Raises:
         ValueError: the matrix is of another shape, not finite, or no rotation and translation.

@@ -86,7 +86,7 @@ def opencv_pose(file: Path, frame: dict[str, Any]) -> np.ndarray:
         DatasetError: the matrix is not 4x4 (or 3x4), not finite or no rigid motion.
     """
     try:
-        return OPENGL @ world_to_camera(frame.get("transform_matrix"))
+        return OPENGL @ world_to_camera(frame.get("transform_matrix", ()))
     except ValueError as error:
         cause = f"the transform_matrix of {frame['file_path']} is {error}"
         raise DatasetError("pose", file, cause, AGAIN) from error
