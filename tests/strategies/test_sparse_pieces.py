@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -19,6 +20,7 @@ from splat.strategies.sparse.consistency import Consistency, ConsistencyConfig
 from splat.strategies.sparse.decay import Decay, DecayConfig
 from splat.strategies.sparse.dropout import Dropout, DropoutConfig
 from splat.strategies.sparse.floaters import Floaters, FloatersConfig, hanging, isolated
+from splat.strategies.sparse.prior import DepthPrior, PriorConfig, pearson, scale_shift
 from splat.strategies.sparse.second import SecondConfig
 from splat.strategies.sparse.sh import ShConfig, ShRestraint
 from splat.strategies.sparse.smoothness import SmoothnessConfig
@@ -239,3 +241,53 @@ def test_other_training_views_agree_at_the_true_depth_alone(sample):
     right, wrong = compared(piece, sample[0], 1.0), compared(piece, sample[0], 1.05)
     assert right["depth"] < 0.5 * wrong["depth"]
     assert right["colour"] < wrong["colour"]
+
+
+@pytest.mark.parametrize("loss", [pearson, scale_shift])
+def test_losses_of_priors_do_not_see_scale_and_shift(loss):
+    generator = torch.Generator().manual_seed(5)
+    values, other = torch.rand(2, 12, 16, generator=generator)
+    kept = torch.rand(12, 16, generator=generator) > 0.3
+    prior = torch.where(kept, 3 * values - 7, 100)  # what is not kept may hold anything
+    assert float(loss(values, prior, kept)) == pytest.approx(0, abs=1e-5)
+    assert float(loss(values, other, kept)) > 0.5
+    values.requires_grad_()
+    loss(values, other, kept).backward()
+    assert values.grad[kept].abs().min() > 0
+    assert not values.grad[~kept].any()
+
+
+def test_pearson_is_one_minus_the_correlation():
+    values, prior = torch.rand(2, 9, 9, generator=torch.Generator().manual_seed(6))
+    expected = 1 - torch.corrcoef(torch.stack([values.flatten(), prior.flatten()]))[0, 1]
+    everything = torch.ones(9, 9, dtype=torch.bool)
+    torch.testing.assert_close(pearson(values, prior, everything), expected)
+    assert float(pearson(values, torch.ones(9, 9), everything)) == 1
+
+
+@pytest.mark.parametrize("loss", ["pearson", "ssi"])
+def test_a_prior_of_depth_is_met_by_the_truth_in_another_scale(sample, loss: str):
+    data, _ = sample
+    piece = DepthPrior(PriorConfig(on=True, loss=loss, weight=1.0))
+    view = Views(data, 0, "black").at(0, 0)
+    ctx = context(scene(), views=Views(data, 0, "black"), view=view.index, camera=view.camera)
+    piece.setup(ctx)
+
+    def error(depth: torch.Tensor) -> float:
+        ctx.output = RenderOutput(image=torch.zeros(72, 96, 3), alpha=torch.ones(72, 96), depth=depth)
+        return float(piece.losses(ctx)[loss])
+
+    exact = truth(view.camera).depth
+    # Depths are of float32, their inverses' spread some percent of them: errors of 2^-24 grow a hundredfold.
+    assert error(0.2 * exact) < 1e-3 < 0.3 < error(exact.flip(0))
+
+
+def test_a_prior_that_no_view_has_is_refused(sample, tmp_path: Path):
+    data, _ = sample
+    views = Views(data, 0, "black")
+    before, data.scene = data.scene, replace(data.scene, root=tmp_path)
+    try:
+        with pytest.raises(UsageError, match="has no depth of any training view"):
+            DepthPrior(PriorConfig(on=True)).setup(context(scene(), views=views))
+    finally:
+        data.scene = before

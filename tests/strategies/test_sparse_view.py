@@ -25,13 +25,14 @@ ALL = {
     "floaters": {"on": True, "every": 0.2, "gap": 0.3},
     "second": {"on": True, "tolerance": 5.0, "prune_every": 0.3},
     "unpool": {"on": True, "every": 0.1, "above": 1.5},
+    "prior": {"on": True},
 }
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("few") / "sample"
-    return write_sample(folder, views=8, width=48, height=36, points=300, samples=1, truth=False)
+    return write_sample(folder, views=8, width=48, height=36, points=300, samples=1)
 
 
 @pytest.fixture(autouse=True)

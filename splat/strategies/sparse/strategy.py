@@ -13,6 +13,7 @@ from splat.strategies.sparse.consistency import Consistency, ConsistencyConfig
 from splat.strategies.sparse.decay import Decay, DecayConfig
 from splat.strategies.sparse.dropout import Dropout, DropoutConfig
 from splat.strategies.sparse.floaters import Floaters, FloatersConfig
+from splat.strategies.sparse.prior import DepthPrior, PriorConfig
 from splat.strategies.sparse.second import Second, SecondConfig
 from splat.strategies.sparse.sh import ShConfig, ShRestraint
 from splat.strategies.sparse.smoothness import Smoothness, SmoothnessConfig
@@ -32,6 +33,7 @@ class SparseViewConfig:
     smoothness: SmoothnessConfig = field(default_factory=SmoothnessConfig)
     binocular: BinocularConfig = field(default_factory=BinocularConfig)
     consistency: ConsistencyConfig = field(default_factory=ConsistencyConfig)
+    prior: PriorConfig = field(default_factory=PriorConfig)
     second: SecondConfig = field(default_factory=SecondConfig)
     unpool: UnpoolConfig = field(default_factory=UnpoolConfig)
     floaters: FloatersConfig = field(default_factory=FloatersConfig)
@@ -45,6 +47,7 @@ PIECES: tuple[type[Strategy], ...] = (
     Smoothness,
     Binocular,
     Consistency,
+    DepthPrior,
     Second,
     Unpool,
     Floaters,
