@@ -1,8 +1,9 @@
-"""The first Gaussians: from structure-from-motion points, or random ones where there are none."""
+"""The first Gaussians, from the points that the run begins with."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -10,31 +11,39 @@ import torch
 from torch import Tensor
 
 from splat import codecs
-from splat.core import DataError, Gaussians, UsageError
+from splat.core import Gaussians, UsageError
 from splat.core.sh import C0, coefficients
-from splat.data import Dataset, random_points
+from splat.data import Dataset
+from splat.training.begin import Request, begin
 from splat.training.config import TrainConfig
 
 
-def initialise(config: TrainConfig, dataset: Dataset, cap: int, generator: torch.Generator) -> Gaussians:
+def initialise(
+    config: TrainConfig,
+    dataset: Dataset,
+    cap: int,
+    generator: torch.Generator,
+    *,
+    device: torch.device | None = None,
+    say: Callable[[str], None] = lambda line: None,
+) -> Gaussians:
     """At most `cap` Gaussians in float32 on the CPU, in the dataset's recentred coordinates.
 
     Spheres of the points' colours, as large as the root mean square distance to their three nearest
     neighbours times `init.scale` (Kerbl et al. 2023, section 5; factor: Kheradmand et al. 2024).
 
+    Args:
+        device: where stereo may be computed; by default the CPU.
+        say: takes lines for the log: how the scene begins, and why so.
+
     Raises:
-        DataError: points were asked for and the dataset has none, or `init.scene` cannot be read.
+        DataError: `init.source` is not possible with this dataset, or `init.scene` cannot be read.
         UsageError: `init.scene` has more Gaussians than `cap`.
     """
     if config.init.scene is not None:
         return _from_scene(config, dataset, cap)
-    init, points = config.init, dataset.points
-    has_points = points is not None and len(points) > 0
-    if init.source == "points" and not has_points:
-        raise DataError(f"{dataset.scene.root}: has no points to begin with; use --init.source random")
-    if init.source == "random" or not has_points:
-        points = random_points(dataset, min(init.count, cap), generator)
-    assert points is not None
+    init = config.init
+    points = begin(Request(dataset, init, cap, device or torch.device("cpu"), generator), say)
     chosen = torch.arange(len(points))
     if len(points) > cap:
         chosen = torch.randperm(len(points), generator=generator)[:cap].sort().values

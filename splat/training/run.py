@@ -215,7 +215,7 @@ class _Run:
         dataset, ctx = self.session.dataset, self.ctx
         held = f", {len(dataset.test)} held out" if dataset.test else ""
         camera = dataset.camera(dataset.train[0])
-        for note in (*dataset.scene.notes, *dataset.notes):
+        for note in (*dataset.scene.notes, *dataset.notes, *self.session.notes):
             self.reporter.log(note)
         self.reporter.log(
             f"{dataset.scene.name}: {len(dataset.train)} views{held}, {camera.width}x{camera.height}; "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +68,7 @@ class Session:
     config: TrainConfig
     dataset: Dataset
     trainer: Trainer
+    notes: list[str] = field(default_factory=list)  # how the scene began, for the log
 
     @property
     def device(self) -> torch.device:
@@ -144,9 +145,10 @@ def assemble(
     cap = config.max_gaussians or (state and state["cap"])
     cap = cap or memory.cap_from_memory(device, coefficients(config.sh_degree), config.moments)
 
+    notes: list[str] = []
     if state is None:
         generator = torch.Generator().manual_seed(config.seed)
-        gaussians = initialise(config, dataset, cap, generator).to(device)
+        gaussians = initialise(config, dataset, cap, generator, device=device, say=notes.append).to(device)
     else:
         gaussians = _saved_gaussians(state["trainer"]["main"]).to(device)
     main = Field(MAIN, gaussians, config.rates, dataset.extent, horizon, config.moments)
@@ -186,7 +188,7 @@ def assemble(
                 f"the saved state does not fit these settings or this dataset ({error}); "
                 "resume with the settings and the data of the run"
             ) from error
-    return Session(config, dataset, trainer)
+    return Session(config, dataset, trainer, notes)
 
 
 def _saved_gaussians(state: dict[str, Any]) -> Gaussians:

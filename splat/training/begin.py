@@ -1,0 +1,177 @@
+"""Where the first points come from: the kinds of initialisation, and which one a dataset gets.
+
+Every kind uses the training views and what they observe, and nothing else.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from splat.core import DataError
+from splat.data import Dataset, Points, random_points
+from splat.data.resample import area_resize
+from splat.data.stereo import StereoOptions, StereoView, reconstruct
+from splat.training.config import InitConfig
+
+FEW = 12  # views; with more, structure from motion leaves points enough
+
+# Stereo works on pictures that have at most so many pixels, all views and those that they are matched against
+# together, and at least so many: below, its windows blur the whole picture.
+_PIXELS = {"cpu": 1_200_000, "cuda": 30_000_000}
+_LEAST_PIXELS = 5_000
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a kind of initialisation may use.
+
+    Attributes:
+        most: number of points that the run has room for.
+        device: where heavy work may be done.
+        generator: of the run, CPU.
+    """
+
+    dataset: Dataset
+    init: InitConfig
+    most: int
+    device: torch.device
+    generator: torch.Generator
+
+
+class Kind(Protocol):
+    """A way to come by points; the automatic choice goes on where it gives fewer than `fewest`."""
+
+    name: str
+    fewest: int
+
+    def hindrance(self, dataset: Dataset) -> str | None:
+        """Why this dataset cannot begin so, as the end of a sentence; None where it can. Cheap."""
+        ...
+
+    def reason(self, dataset: Dataset) -> str | None:
+        """Why the automatic choice falls on this kind where nothing hinders it; None to leave it out."""
+        ...
+
+    def points(self, request: Request) -> Points:
+        """Points in the dataset's recentred coordinates; few or none where the views do not allow more."""
+        ...
+
+
+class FromPoints:
+    name = "points"
+    fewest = 1
+
+    def hindrance(self, dataset: Dataset) -> str | None:
+        return None if dataset.points is not None and len(dataset.points) else "has no points to begin with"
+
+    def reason(self, dataset: Dataset) -> str | None:
+        return "the dataset has points"
+
+    def points(self, request: Request) -> Points:
+        assert request.dataset.points is not None
+        return request.dataset.points
+
+
+class FromStereo:
+    name = "stereo"
+    fewest = 100
+
+    def hindrance(self, dataset: Dataset) -> str | None:
+        camera = dataset.camera(dataset.train[0])
+        if camera.width * camera.height < _LEAST_PIXELS:
+            return f"has pictures of {camera.width}x{camera.height} pixels, too small for stereo"
+        return None
+
+    def reason(self, dataset: Dataset) -> str | None:
+        return f"{len(dataset.train)} views are few" if len(dataset.train) <= FEW else None
+
+    def points(self, request: Request) -> Points:
+        """The fused cloud, and beside it the points that are known already."""
+        dataset, known = request.dataset, request.dataset.points
+        found = reconstruct(
+            stereo_views(dataset, request.device), None if known is None else known.xyz, StereoOptions()
+        ).points
+        if known is None or not len(known):
+            return Points(found.xyz, found.rgb)
+        return Points(torch.cat([found.xyz, known.xyz]), torch.cat([found.rgb, known.rgb]))
+
+
+class FromChance:
+    name = "random"
+    fewest = 0
+
+    def hindrance(self, dataset: Dataset) -> str | None:
+        return None
+
+    def reason(self, dataset: Dataset) -> str | None:
+        return "nothing else is there"
+
+    def points(self, request: Request) -> Points:
+        return random_points(request.dataset, min(request.init.count, request.most), request.generator)
+
+
+# In the order in which the automatic choice asks them.
+KINDS: tuple[Kind, ...] = (FromStereo(), FromPoints(), FromChance())
+
+
+def begin(request: Request, say: Callable[[str], None]) -> Points:
+    """The points to begin with, of the kind that `init.source` names or that suits the dataset best.
+
+    Args:
+        say: takes a line about which kind it is and why.
+
+    Raises:
+        DataError: the kind that was asked for is not possible with this dataset.
+    """
+    dataset, source = request.dataset, request.init.source
+    if source != "auto":
+        kind = next(kind for kind in KINDS if kind.name == source)
+        hindrance = kind.hindrance(dataset)
+        points = None if hindrance else kind.points(request)
+        if points is None or not len(points):
+            cause = hindrance or f"gives no points by {source}"
+            raise DataError(f"{dataset.scene.root}: {cause}; use --init.source random")
+        say(f"begins with {source}, as asked: {len(points):,} points")
+        return points
+    for kind in KINDS:
+        reason = kind.reason(dataset)
+        if reason is None or kind.hindrance(dataset):
+            continue
+        points = kind.points(request)
+        if len(points) >= kind.fewest:
+            say(f"begins with {kind.name}, as {reason}: {len(points):,} points")
+            return points
+        say(f"{kind.name} gives only {len(points):,} points")
+    raise AssertionError("the last kind always gives points")
+
+
+def stereo_views(dataset: Dataset, device: torch.device) -> list[StereoView]:
+    """The training views at the size at which stereo works on them, at most that of training."""
+    count = len(dataset.train)
+    matched = count * min(StereoOptions().sources, max(count - 1, 1))
+    budget = max(_PIXELS["cuda" if device.type == "cuda" else "cpu"] / matched, 4 * _LEAST_PIXELS)
+    views = []
+    for index in dataset.train:
+        camera, photo = dataset.camera(index), dataset.photo(index)
+        shrink = min(1.0, math.sqrt(budget / (camera.width * camera.height)))
+        width, height = (max(1, round(size * shrink)) for size in (camera.width, camera.height))
+        mask = (
+            None if photo.mask is None else _resized(photo.mask[..., None] != 0, width, height)[..., 0] == 1
+        )
+        image = _resized(photo.image, width, height) / 255
+        views.append(
+            StereoView(
+                camera.resized(width, height), image.to(device), None if mask is None else mask.to(device)
+            )
+        )
+    return views
+
+
+def _resized(image: Tensor, width: int, height: int) -> Tensor:
+    return area_resize(image, width, height)
