@@ -19,10 +19,22 @@ from splat.codecs import decode, encode
 from splat.codecs.bounded import allowance
 from splat.codecs.format import differences
 from splat.codecs.vq import container
+from splat.codecs.vq.basis import Basis
 from splat.codecs.vq.cells import decode_cells, encode_cells, pack, unpack
 from splat.codecs.vq.quantizer import VqOptions, quantize
-from splat.codecs.vq.scene import Book, Quantized, cells_of, centres
+from splat.codecs.vq.scene import Book, Quantized, cells_of, centres, widths
+from splat.codecs.vq.turns import (
+    decode_rotations,
+    directions,
+    encode_rotations,
+    from_parts,
+    levels,
+    to_parts,
+    turns,
+)
 from splat.core import DataError, Gaussians
+from splat.core.rotations import quat_to_matrix
+from splat.core.sh import basis as basis_functions
 
 HEAD = len(container.MAGIC) + 1 + 4
 
@@ -95,6 +107,82 @@ class TestCells:
         assert cells_of(again, depth, origin, size).equal(cells)
 
 
+class TestRotations:
+    @staticmethod
+    def some(n: int = 3000) -> tuple[torch.Tensor, torch.Tensor]:
+        draw = torch.Generator().manual_seed(0)
+        sizes = torch.tensor([19, 15, 3])
+        chosen = (torch.rand(n, 3, generator=draw) * sizes).long()
+        return torch.randn(n, 4, generator=draw), chosen
+
+    def test_stay_where_they_were_put(self) -> None:
+        quats, chosen = self.some()
+        labels = encode_rotations(quats, chosen)
+        count = directions(chosen[:, 0]) * turns(chosen[:, 1])
+        assert bool(((labels >= 0) & (labels < count)).all())
+        assert encode_rotations(decode_rotations(labels, chosen), chosen).equal(labels)
+
+    def test_lie_within_their_cells(self) -> None:
+        """The direction: half a ring away along its meridian, and on the smallest ring, of 3 directions, a sixth of
+        a circle that is a ring's width from the pole. The turn: half of its own step."""
+        quats, chosen = self.some()
+        again = decode_rotations(encode_rotations(quats, chosen), chosen)
+        one, two = quat_to_matrix(torch.nn.functional.normalize(quats, dim=1)), quat_to_matrix(again)
+        row, axis = torch.arange(len(quats)), chosen[:, 2]
+        off = (one[row, :, axis] * two[row, :, axis]).sum(1).abs().clamp(max=1).arccos()
+        told = chosen[:, 0] > 0
+        width = math.pi / 2 / torch.exp2((chosen[:, 0] - 1) / 2).round()
+        assert bool((off < math.hypot(0.5, math.pi / 3) * width + 1e-3)[told].all())
+        fine = chosen[:, 0] == 18
+        beside = (axis + 1) % 3
+        off = (one[row, :, beside] * two[row, :, beside]).sum(1).abs().clamp(max=1).arccos()
+        # A direction that is off by 0.003 turns the axes beside it by as much.
+        assert bool((off < math.pi / 2 / turns(chosen[:, 1]) + 0.006)[fine].all())
+
+    def test_levels_have_the_widths_that_were_asked_for(self) -> None:
+        """To a quarter of an octave; 10 turns and more are rounded to whole ones, by a twentieth at most."""
+        steps = torch.logspace(-1.6, -0.5, 20)
+        swing, twist = levels(steps, steps)
+        assert float((math.pi / 2 / torch.exp2((swing - 1) / 2) / steps).log2().abs().max()) <= 0.251
+        assert float((math.pi / turns(twist) / steps).log2().abs().max()) <= 0.251 + math.log2(1.05)
+
+    def test_parts_come_back_and_damage_is_refused(self) -> None:
+        quats, chosen = self.some(400)
+        labels = encode_rotations(quats, chosen)
+        parts = to_parts(labels, chosen)
+        assert from_parts(parts, chosen).equal(labels)
+        full = next(i for i, part in enumerate(parts) if len(part) > 4)
+        for broken in (b"", b"\7" + parts[full][1:], parts[full][:3]):
+            with pytest.raises(ValueError, match=r"damaged|cut short"):
+                from_parts([*parts[:full], broken, *parts[full + 1 :]], chosen)
+
+
+class TestBasis:
+    def test_all_components_give_the_harmonics_back(self) -> None:
+        """Up to degree 2 none is left out; in between float32's rounding and the ridge's inverse."""
+        sh = scene(degree=2).sh
+        basis = Basis.of(sh)
+        again = sum(basis.harmonics(basis.components(sh, part), part) for part in basis.widths())
+        again[:, 0] += basis.color(sh)
+        torch.testing.assert_close(again, sh, rtol=0, atol=1e-4 * float(sh.abs().max()))
+
+    def test_leaves_out_what_is_seen_least(self) -> None:
+        """Harmonics seen from directions in a narrow cone differ little: what 9 of 15 components lose there is a small
+        part of what they lose elsewhere, and of what the components of all directions lose."""
+        sh = torch.randn(200, 16, 3, generator=torch.Generator().manual_seed(0))
+        cone = torch.randn(500, 3, generator=torch.Generator().manual_seed(1)) * 0.2 + torch.tensor(
+            [0, 0, 1.0]
+        )
+        seen = basis_functions(torch.nn.functional.normalize(cone, dim=1), 3)
+        metric = seen.T @ seen
+        losses = []
+        for basis in (Basis.of(sh, None, metric), Basis.of(sh)):
+            again = sum(basis.harmonics(basis.components(sh, part), part) for part in basis.widths())
+            again[:, 0] += basis.color(sh)
+            losses.append(float(torch.einsum("dk,nkc->dnc", seen, again - sh).square().mean()))
+        assert losses[0] < 0.05 * losses[1]
+
+
 @pytest.mark.parametrize("degree", [0, 1, 2, 3])
 def test_what_is_read_is_what_was_quantized(tmp_path: Path, degree: int) -> None:
     whole = scene(degree=degree)
@@ -108,7 +196,7 @@ def test_what_is_read_is_what_was_quantized(tmp_path: Path, degree: int) -> None
     order = torch.from_numpy(container.to_bytes(quantize(whole, options), {})[1])
     assert max(differences(expected.select(order), found).values()) == 0
     assert found.antialiased == whole.antialiased
-    assert about == {"format": ".vq", "version": "1", "notes": [], **metadata}
+    assert about == {"format": ".vq", "version": "2", "notes": [], **metadata}
     limits = container.max_error(whole, options)
     assert all(value <= limits[name] for name, value in differences(whole.select(order), found).items())
     # Cells are a quarter of the mean scale of the codeword: half a cell, and a little of the codeword's own.
@@ -119,7 +207,7 @@ def test_a_scene_of_codewords_keeps_every_bit(tmp_path: Path) -> None:
     """As the vq strategy bakes it: with the codebooks at hand nothing changes but the order."""
     first = quantize(scene(), VqOptions(words=50))
     baked = first.gaussians()
-    names = ("origin", "size", "depths", "books", "grid")
+    names = ("origin", "size", "depths", "turns", "books", "basis")
     learned = {name: getattr(first, name) for name in names}
     path = tmp_path / "a.vq"
     encode(baked, path, {"codebooks": {"vq": learned}})
@@ -154,11 +242,12 @@ def test_equal_gaussians_are_padded_until_they_may_be_read() -> None:
     n = 1_000_000
     books = {
         name: Book(torch.zeros(1, width, dtype=torch.uint8), torch.zeros(width), torch.zeros(width))
-        for name, width in container.WIDTHS.items()
+        for name, width in widths(3).items()
     }
     labels = {name: torch.zeros(n, dtype=torch.int64) for name in (*books, "rotation")}
     cells, depths = torch.zeros(n, 3, dtype=torch.int64), torch.tensor([2])
-    equal = Quantized(torch.zeros(3, dtype=torch.float64), 1.0, depths, cells, labels, books, 16)
+    turns, basis = torch.zeros(1, 3, dtype=torch.int64), Basis.of(torch.zeros(1, 16, 3))
+    equal = Quantized(torch.zeros(3, dtype=torch.float64), 1.0, depths, turns, cells, labels, books, basis)
     data, _ = container.to_bytes(equal, {})
     assert 4 * 59 * n <= allowance(len(data) - HEAD) < 4 * 59 * n + 2 * allowance(0)
     assert len(container.from_bytes(data)[0]) == n
@@ -176,13 +265,12 @@ def test_damage_is_refused(tmp_path: Path) -> None:
         (whole[:9], "not a vq file"),
         (whole[:-1], "checksum"),
         (whole[:100] + bytes([whole[100] ^ 1]) + whole[101:], "checksum"),
-        (whole[:7] + b"\2" + whole[8:], "version 2 of the format; this reader knows 1"),
+        (whole[:7] + b"\3" + whole[8:], "version 3 of the format; this reader knows 2"),
         (reset(whole[:-1]), "cut short"),
         (reset(whole + b"\0\0\1"), "3 bytes follow the end"),
         (reset(whole[:after] + b"\7" + whole[after + 1 :]), "out of range"),
         (reset(whole[: after + 3] + b"\xff" * 4 + whole[after + 7 :]), "4294967295 Gaussians do not fit"),
-        (reset(whole[: after + 7] + b"\0\0\0\x80" + whole[after + 11 :]), "out of range"),
-        (reset(whole[: after + 11] + struct.pack("<d", math.nan) + whole[after + 19 :]), "out of range"),
+        (reset(whole[: after + 7] + struct.pack("<d", math.nan) + whole[after + 15 :]), "out of range"),
     ):
         path.write_bytes(data)
         with pytest.raises(DataError) as error:

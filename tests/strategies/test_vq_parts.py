@@ -1,16 +1,18 @@
-"""The parts of the vq strategy: assignment at a price, rotations by their covariance, sensitivity."""
+"""The parts of the vq strategy: assignment at a price, what changes cost."""
 
 from __future__ import annotations
+
+from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
 
-from splat.codecs.vq.grid import rotations
-from splat.core import Gaussians
-from splat.core.rotations import quat_to_matrix
-from splat.strategies.vq import rotation
+from splat.core import Camera, Gaussians
+from splat.core.rotations import quat_multiply
+from splat.raster import RenderOptions, render
+from splat.strategies.vq import sensitivity
 from splat.strategies.vq.codebook import Codebook, cheapest
-from splat.strategies.vq.sensitivity import rotation_scale
 
 
 def random(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -44,42 +46,63 @@ def test_a_higher_price_leaves_fewer_words_and_zeros_are_free() -> None:
     assert entropies[1] < 0.5 * entropies[0]
 
 
-def test_products_of_features_are_those_of_covariances() -> None:
-    quats, scales, words = random(20, 4), random(20, 3, seed=1), rotations(400)
-    eigenvalues = (2 * (scales - scales.amax(1, keepdim=True))).exp()
-    own = quat_to_matrix(quats)
-    covariance = (own * eigenvalues[:, None]) @ own.mT
-    axes = quat_to_matrix(words)
-    other = (axes[None] * eigenvalues[:, None, None]) @ axes.mT[None]
-    expected = (covariance[:, None] * other).sum((2, 3))
-    found = rotation.features(quats, scales) @ rotation.word_features(words).mT
-    torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
+def test_random_signs_measure_the_squared_jacobian() -> None:
+    """Against autograd's Jacobian by the same renderer; 400 samples of a mean square of sums of random signs, whose
+    variance is at most twice its square: 4 standard errors are 4 sqrt(2 / 400) = 0.28."""
+    camera = Camera(10, 8, fx=12, fy=12, cx=5, cy=4, world_to_camera=torch.eye(4))
+    g = Gaussians(
+        means=torch.tensor([[0.1, 0.0, 2.0]]),
+        quats=torch.tensor([[0.9, 0.2, -0.3, 0.1]]),
+        log_scales=torch.tensor([[-1.0, -1.6, -2.0]]),
+        logit_opacities=torch.tensor([0.5]),
+        sh=torch.full((1, 4, 3), 0.3),
+    )
+    mask = torch.ones(8, 10, dtype=torch.uint8)
+    mask[:2] = 0
+    config = SimpleNamespace(seed=1, sh_interval=1, backend="reference")
+    samples, seen = [], []
+    for step in range(400):
+        ctx = SimpleNamespace(config=config, step=step, camera=camera, mask=mask)
+        found, products = sensitivity.sample(g, ctx)
+        samples.append(found)
+        seen.append(products)
+    mean = torch.stack(samples).mean(0)[0]
 
+    def drawn(*values: torch.Tensor) -> torch.Tensor:
+        scene = Gaussians(*values)
+        return render(scene, camera, RenderOptions(backend="reference")).image[2:].flatten()
 
-def test_every_rotation_has_a_neighbour_on_the_grid() -> None:
-    """4,096 of them, each for a share of the 2 pi^2 / 8 that rotations up to half turns take: in a cube of that
-    size the farthest point is 0.87 edges away; a factor of 1.5 is for the border and the spirals' unevenness."""
-    words = rotations(1 << 14)
-    assert abs(len(words) - (1 << 12)) < 100
-    torch.testing.assert_close(words.norm(dim=1), torch.ones(len(words)))
-    assert bool((words[:, :1] >= words.abs().amax(1, keepdim=True)).all())
-    quats = torch.nn.functional.normalize(random(2000, 4), dim=1)
-    inside = quats[quats[:, 0] >= 0.05 + quats[:, 1:].abs().amax(1)]
-    nearest = torch.cdist(inside, words).amin(1)
-    edge = (2 * torch.pi**2 / 8 / len(words)) ** (1 / 3)
-    assert float(nearest.max()) < 1.5 * 0.87 * edge
-
-
-def test_a_small_turn_changes_the_covariance_as_foretold() -> None:
-    """To first order in an angle of 1e-3; the mean over the three axes."""
-    scales = torch.tensor([[0.0, -0.4, -1.5]], dtype=torch.float64)
-    quat = torch.tensor([[1.0, 0, 0, 0]], dtype=torch.float64)
-    g = Gaussians(quat[:, :3] * 0, quat, scales, quat[:, 0], quat[:, None, :3])
-    eigenvalues = (2 * scales).exp().diag_embed()[0]
-    total = 0.0
+    values = (g.means, g.quats, g.log_scales, g.logit_opacities, g.sh)
+    jacobian = torch.autograd.functional.jacobian(drawn, values)
+    n = jacobian[0].shape[0]
+    square = [j.square().sum(0) / n for j in jacobian]
+    turned = []
     for axis in range(3):
-        turned = quat.clone()
-        turned[0, 1 + axis] = 0.5e-3
-        matrix = quat_to_matrix(turned)[0]
-        total += float((matrix @ eigenvalues @ matrix.T - eigenvalues).square().sum()) / 3
-    assert total == pytest.approx(1e-6 * float(rotation_scale(g)), rel=1e-3)
+        turn = quat_multiply(g.quats, torch.eye(4)[axis + 1 : axis + 2]) / 2
+        turned.append((jacobian[1][:, 0] @ turn[0]).square().sum() / n)
+    expected = [square[0].mean(), square[2].mean(), square[3][0], square[4][0, 0].mean(), *turned]
+    assert mean.tolist() == pytest.approx([float(e) for e in expected], rel=0.28)
+    colors = jacobian[4][:, 0].permute(0, 2, 1).flatten(0, 1)
+    products = torch.stack(seen).mean(0)
+    assert float((products - colors.T @ colors / n).abs().max()) < 0.28 * float(products[0, 0])
+
+
+def test_worth_is_the_error_of_taking_away() -> None:
+    """Of a faint Gaussian alone, whose removal is what its opacity adds, to first order in it."""
+    camera = Camera(10, 8, fx=12, fy=12, cx=5, cy=4, world_to_camera=torch.eye(4))
+    g = Gaussians(
+        means=torch.tensor([[0.0, 0.0, 2.0]]),
+        quats=torch.tensor([[1.0, 0, 0, 0]]),
+        log_scales=torch.full((1, 3), -1.0),
+        logit_opacities=torch.logit(torch.tensor([0.2])),
+        sh=torch.full((1, 1, 3), 0.3),
+    )
+    logit = g.logit_opacities.clone().requires_grad_(True)
+    options = RenderOptions(backend="reference")
+
+    def drawn(value: torch.Tensor) -> torch.Tensor:
+        return render(replace(g, logit_opacities=value), camera, options).image.flatten()
+
+    weight = torch.autograd.functional.jacobian(drawn, logit).square().mean(0)
+    lost = drawn(g.logit_opacities).square().mean()
+    assert float(sensitivity.worth(g, weight)) == pytest.approx(float(lost), rel=1e-3)

@@ -14,18 +14,20 @@ import torch
 from splat.codecs.bounded import allowance
 from splat.codecs.format import Decoded, Format, Metadata, differences
 from splat.codecs.quantize import decode_indices, encode_indices
+from splat.codecs.vq.basis import PARTS as VIEWS
+from splat.codecs.vq.basis import Basis, kept
 from splat.codecs.vq.cells import LARGEST_DEPTH, decode_cells, encode_cells, pack, unpack
-from splat.codecs.vq.grid import rotations
 from splat.codecs.vq.quantizer import VqOptions, quantize
-from splat.codecs.vq.scene import BANDS, LARGEST_BOOK, LARGEST_GRID, WIDTHS, Book, Quantized, attributes
+from splat.codecs.vq.scene import LARGEST_BOOK, Book, Quantized, widths
+from splat.codecs.vq.turns import LARGEST_SWING, LARGEST_TWIST, PARTS, from_parts, to_parts
 from splat.core import DataError, Gaussians
 from splat.core.files import replacing
 from splat.core.sh import coefficients
 
 MAGIC = b"SPLATVQ"
-VERSION = 1
-# antialiased, degree, depth of the coded cells, number of Gaussians, size of the grid, origin, edge of the cube
-_HEADER = struct.Struct("<BBBII3dd")
+VERSION = 2
+# antialiased, degree, depth of the coded cells, number of Gaussians, origin, edge of the cube
+_HEADER = struct.Struct("<BBBI3dd")
 _KEPT = ("generator", "comments", "offset", "up_axis")
 
 
@@ -59,16 +61,20 @@ def to_bytes(scene: Quantized, metadata: Metadata) -> tuple[bytes, np.ndarray]:
     coded, order, base = _cheapest(cells, depth)
     about = {key: metadata[key] for key in _KEPT if metadata.get(key) is not None}
     header = _HEADER.pack(
-        scene.antialiased, scene.degree, base, len(scene), scene.grid, *scene.origin.tolist(), scene.size
+        scene.antialiased, scene.degree, base, len(scene), *scene.origin.tolist(), scene.size
     )
     parts = [header, json.dumps(about, sort_keys=True, separators=(",", ":")).encode() if about else b""]
+    basis = torch.cat([scene.basis.constant[None], scene.basis.synthesis])
+    parts.append(basis.numpy().astype("<f4").tobytes())
     for name, book in scene.books.items():
-        size = len(book.words) + (name in BANDS)
+        size = len(book.words) + (name in VIEWS)
         table = torch.stack([book.low, book.step]).numpy().astype("<f4").tobytes()
         parts.append(struct.pack("<I", len(book.words)) + table + book.words.numpy().tobytes())
         parts.append(encode_indices(scene.labels[name].numpy()[order], size) if len(scene) else b"")
-    parts.append(encode_indices(scene.labels["rotation"].numpy()[order], len(rotations(scene.grid))))
     parts.append(scene.depths.numpy().astype(np.uint8).tobytes())
+    parts.append(scene.turns.numpy().astype(np.uint8).tobytes())
+    levels = scene.turns[scene.labels["scale"]][order] if len(scene) else scene.turns[:0]
+    parts += to_parts(scene.labels["rotation"][order], levels)
     parts.append(coded)
     extra = np.maximum(depth - base, 0)[order]
     low = cells[order] & ((1 << extra) - 1)[:, None]
@@ -121,8 +127,8 @@ def from_bytes(data: bytes) -> tuple[Quantized, Metadata]:
     header = reader.part()
     if len(header) != _HEADER.size:
         raise ValueError("the header has another length")
-    antialiased, degree, base, count, grid, x, y, z, size = _HEADER.unpack(header)
-    if degree > 3 or not 1 <= base <= LARGEST_DEPTH or antialiased > 1 or not 4 <= grid <= LARGEST_GRID:
+    antialiased, degree, base, count, x, y, z, size = _HEADER.unpack(header)
+    if degree > 3 or not 1 <= base <= LARGEST_DEPTH or antialiased > 1:
         raise ValueError("the header has values out of range")
     if not all(map(math.isfinite, (x, y, z, size))) or not 0 < size < 1e30 or max(map(abs, (x, y, z))) > 1e30:
         raise ValueError("the cube of the centres is out of range")
@@ -130,17 +136,24 @@ def from_bytes(data: bytes) -> tuple[Quantized, Metadata]:
         raise ValueError(f"{count} Gaussians do not fit into {len(body)} bytes")
     metadata = _about(reader.part())
     books, labels = {}, {}
-    for name in attributes(degree):
-        books[name] = _book(reader.part(), WIDTHS[name])
+    basis = _basis(reader.part(), degree)
+    for name, width in widths(degree).items():
+        books[name] = _book(reader.part(), width)
         coded = reader.part()
-        words = len(books[name].words) + (name in BANDS)
+        words = len(books[name].words) + (name in VIEWS)
         if count and not words:
             raise ValueError(f"the codebook of {name} is empty")
         labels[name] = decode_indices(coded, words, count) if count else torch.zeros(0, dtype=torch.int64)
-    labels["rotation"] = decode_indices(reader.part(), len(rotations(grid)), count)
     depths = torch.tensor(list(reader.part()), dtype=torch.int64)
     if len(depths) != len(books["scale"].words) or bool(((depths < 1) | (depths > LARGEST_DEPTH)).any()):
         raise ValueError("the depths of the cells are out of range")
+    turns = torch.tensor(list(reader.part()), dtype=torch.int64)
+    most = torch.tensor([LARGEST_SWING, LARGEST_TWIST, 2])
+    if len(turns) != 3 * len(depths) or bool((turns.view(-1, 3) > most).any()):
+        raise ValueError("the levels of the rotations are out of range")
+    turns = turns.view(-1, 3)
+    coded_turns = [reader.part() for _ in range(PARTS)]
+    labels["rotation"] = from_parts(coded_turns, turns[labels["scale"]])
     coded, rest = reader.part(), reader.part()
     reader.end()
     depth = depths[labels["scale"]].numpy()
@@ -149,7 +162,9 @@ def from_bytes(data: bytes) -> tuple[Quantized, Metadata]:
     low = unpack(rest, np.repeat(extra, 3)).reshape(-1, 3)
     cells = (cells >> np.maximum(base - depth, 0)[:, None] << extra[:, None]) | low
     origin = torch.tensor([x, y, z], dtype=torch.float64)
-    scene = Quantized(origin, size, depths, torch.from_numpy(cells), labels, books, grid, bool(antialiased))
+    scene = Quantized(
+        origin, size, depths, turns, torch.from_numpy(cells), labels, books, basis, bool(antialiased)
+    )
     return scene, metadata
 
 
@@ -175,6 +190,16 @@ def _about(data: bytes) -> Metadata:
     if isinstance(about.get("up_axis"), str):
         kept["up_axis"] = about["up_axis"]
     return kept
+
+
+def _basis(data: bytes, degree: int) -> Basis:
+    rows, harmonics = 1 + kept(degree), coefficients(degree) - 1
+    if len(data) != 4 * rows * harmonics:
+        raise ValueError("the basis of the colours has another length")
+    table = torch.from_numpy(np.frombuffer(data, "<f4").astype(np.float32)).view(rows, harmonics)
+    if not bool(torch.isfinite(table).all()) or bool((table.abs() > 1e6).any()):
+        raise ValueError("the basis of the colours has values out of range")
+    return Basis(table[0], torch.linalg.pinv(table[1:]).T.contiguous(), table[1:])
 
 
 def _book(data: bytes, width: int) -> Book:

@@ -5,29 +5,28 @@ Training draws what `Quantized.gaussians` gives, so that a file loses nothing th
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from splat.codecs.vq.basis import PARTS, Basis, kept
 from splat.codecs.vq.cells import LARGEST_DEPTH
-from splat.codecs.vq.grid import rotations
+from splat.codecs.vq.turns import decode_rotations
 from splat.core import Gaussians
 
-# Attribute -> values of a codeword. Those of the bands of harmonics have a codeword 0 besides, which is
-# nothing at all and is not stored.
-WIDTHS = {"scale": 3, "opacity": 1, "color": 3, "band1": 9, "band2": 15, "band3": 21}
-BANDS = ("band1", "band2", "band3")
+# Attribute -> values of a codeword. The view-dependent colours of basis.py follow; they have a codeword 0 besides,
+# which is nothing at all and is not stored.
+WIDTHS = {"scale": 3, "opacity": 1, "color": 3}
 LARGEST_BOOK = 1 << 16
 
 
-# Rotations have an even grid in place of a codebook; of spirals of at most so many rotations.
-LARGEST_GRID = 1 << 18
-
-
-def attributes(degree: int) -> tuple[str, ...]:
-    """Those of a scene of this degree of harmonics that have codebooks."""
-    return (*(name for name in WIDTHS if name not in BANDS), *BANDS[:degree])
+def widths(degree: int) -> dict[str, int]:
+    """Values of a codeword, for each attribute of a scene of this degree of harmonics that has a codebook."""
+    components = range(kept(degree))
+    parts = {part: 3 * len(components[first:end]) for part, (first, end) in PARTS.items()}
+    return WIDTHS | {part: width for part, width in parts.items() if width}
 
 
 @dataclass
@@ -68,19 +67,21 @@ class Quantized:
         size: its edge.
         depths: [K of scale] int64: centres of Gaussians of that codeword lie in cells of size / 2^depth.
         cells: [N, 3] int64 at the depth of each.
+        turns: [K of scale, 3] int64: levels of the rotations of Gaussians of that codeword, see turns.py.
         labels: attribute, or "rotation" -> [N] int64.
         books: attribute -> its codebook.
-        grid: size of the spirals whose rotations stand for "rotation"; see grid.rotations.
+        basis: of the view-dependent colours.
         antialiased: as in Gaussians.
     """
 
     origin: Tensor
     size: float
     depths: Tensor
+    turns: Tensor
     cells: Tensor
     labels: dict[str, Tensor]
     books: dict[str, Book]
-    grid: int
+    basis: Basis
     antialiased: bool = False
 
     def __len__(self) -> int:
@@ -89,31 +90,40 @@ class Quantized:
     @property
     def degree(self) -> int:
         """Degree of the harmonics."""
-        return sum(name in self.books for name in BANDS)
+        return math.isqrt(len(self.basis.constant) + 1) - 1
 
     def gaussians(self) -> Gaussians:
         """The scene that the indices stand for."""
-        looked_up = {name: words(name, book)[self.labels[name]] for name, book in self.books.items()}
-        looked_up["rotation"] = rotations(self.grid)[self.labels["rotation"]]
-        depth = self.depths[self.labels["scale"]]
+        looked_up = {
+            name: words(name, book, self.basis)[self.labels[name]] for name, book in self.books.items()
+        }
+        depth, levels = self.depths[self.labels["scale"]], self.turns[self.labels["scale"]]
+        looked_up["rotation"] = decode_rotations(self.labels["rotation"], levels)
         return assemble(centres(self.cells, depth, self.origin, self.size), looked_up, self.antialiased)
 
 
-def words(name: str, book: Book) -> Tensor:
-    """[K, D] what the labels of the attribute stand for; a band's label 0 stands for zeros."""
+def words(name: str, book: Book, basis: Basis) -> Tensor:
+    """[K, D] what the labels of the attribute stand for: of view-dependent colours all harmonics, 0 for label 0."""
     values = book.values()
-    return torch.cat([values.new_zeros(1, values.shape[1]), values]) if name in BANDS else values
+    if name not in PARTS:
+        return values
+    return basis.harmonics(torch.cat([values.new_zeros(1, values.shape[1]), values]), name).flatten(1)
 
 
 def assemble(means: Tensor, looked_up: dict[str, Tensor], antialiased: bool) -> Gaussians:
     """The scene of [N, 3] centres and attribute -> [N, D] values."""
-    bands = [looked_up[name].unflatten(1, (-1, 3)) for name in ("color", *BANDS) if name in looked_up]
+    color, *parts = (looked_up[name].unflatten(1, (-1, 3)) for name in ("color", *PARTS) if name in looked_up)
+    if parts:
+        sh = parts[0].clone() if len(parts) == 1 else sum(parts[1:], parts[0])
+        sh[:, :1] += color
+    else:
+        sh = color
     return Gaussians(
         means=means,
         quats=looked_up["rotation"],
         log_scales=looked_up["scale"],
         logit_opacities=looked_up["opacity"][:, 0],
-        sh=torch.cat(bands, 1),
+        sh=sh,
         antialiased=antialiased,
     )
 

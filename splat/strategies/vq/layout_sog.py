@@ -37,7 +37,7 @@ class SogLayout:
     def begin(self, g: Gaussians, weights: Weights, lam: float, seed: int) -> Tensor:
         found = []
         for name, book in self.books.items():
-            points, weight = _points(g, name), _weight(weights, name, g)
+            points, weight = _points(g, name), _weight(weights, name)
             if name == "palette":
                 labels = book.begin(points, min(self.config.palette, len(points)), weight, lam, seed)
             else:
@@ -49,13 +49,13 @@ class SogLayout:
 
     def assign(self, g: Gaussians, weights: Weights, lam: float) -> Tensor:
         found = [
-            book.assign(_points(g, name), _weight(weights, name, g), lam) for name, book in self.books.items()
+            book.assign(_points(g, name), _weight(weights, name), lam) for name, book in self.books.items()
         ]
         return self._columns(found, g)
 
     def learn(self, g: Gaussians, labels: Tensor, weights: Weights, lam: float) -> Tensor:
         found = [
-            book.update(_points(g, name), label, _weight(weights, name, g))
+            book.update(_points(g, name), label, _weight(weights, name))
             for (name, book), label in zip(self.books.items(), self._separate(labels), strict=True)
         ]
         self._index()
@@ -63,7 +63,7 @@ class SogLayout:
 
     def move(self, g: Gaussians, labels: Tensor, weights: Weights) -> None:
         for (name, book), label in zip(self.books.items(), self._separate(labels), strict=True):
-            book.move(_points(g, name), label, _weight(weights, name, g))
+            book.move(_points(g, name), label, _weight(weights, name))
         self._index()
 
     def shown(self, g: Gaussians, labels: Tensor) -> Gaussians:
@@ -130,11 +130,8 @@ def _points(g: Gaussians, name: str) -> Tensor:
     return (g.log_scales if name == "scale" else g.sh[:, 0]).reshape(-1, 1)
 
 
-def _weight(weights: Weights, name: str, g: Gaussians) -> Tensor:
-    if name != "palette":
-        return weights[name].repeat_interleave(3)
-    bands = [(2 * degree + 1) * weights[f"band{degree}"] for degree in range(1, g.sh_degree + 1)]
-    return torch.stack(bands).sum(0) / (g.sh.shape[1] - 1)
+def _weight(weights: Weights, name: str) -> Tensor:
+    return weights["color"] if name == "palette" else weights[name].repeat_interleave(3)
 
 
 def _rotations(quats: Tensor) -> Tensor:

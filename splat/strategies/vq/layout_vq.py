@@ -8,115 +8,138 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from splat.codecs.vq.basis import PARTS, Basis
 from splat.codecs.vq.quantizer import values_of
-from splat.codecs.vq.scene import BANDS, assemble, attributes, cells_of, centres, cube, depths_of, words
+from splat.codecs.vq.scene import assemble, cells_of, centres, cube, depths_of, widths, words
+from splat.codecs.vq.turns import decode_rotations, directions, encode_rotations, levels, turns
 from splat.core import Gaussians
-from splat.strategies.vq import rotation
 from splat.strategies.vq.codebook import Codebook
 from splat.strategies.vq.config import VqConfig
 from splat.strategies.vq.layout import Weights
 
-# More words never pay: an opacity is one number, and a word of a band is long.
-_GRID = 1 << 14  # some 4,096 rotations
-_MOST = {"opacity": 128, "band1": 512, "band2": 512, "band3": 512}
+# More words never pay: an opacity is one number.
+_MOST = {"opacity": 128}
 
 
 class VqLayout:
     def __init__(self, config: VqConfig, degree: int) -> None:
         self.config = config
-        self.books = {name: Codebook(optional=name in BANDS) for name in attributes(degree)}
-        self.books["rotation"] = rotation.RotationBook(_GRID)
+        self.books = {name: Codebook(optional=name in PARTS) for name in widths(degree)}
         self.names = tuple(self.books)  # the scale is the first
-        self.columns = len(self.names)
+        self.columns = len(self.names) + 1  # the rotation is the last
         self.origin, self.size = torch.zeros(3, dtype=torch.float64), 1.0
         self.depths = torch.zeros(0, dtype=torch.int64)
+        self.turns = torch.zeros(0, 3, dtype=torch.int64)
+        self.basis = Basis.of(torch.zeros(0, (degree + 1) ** 2, 3))
+        self._turned: tuple[Tensor, int, Tensor] | None = None  # rotations of these labels, at this version
         self._values: dict[str, Tensor] = {}
 
     def begin(self, g: Gaussians, weights: Weights, lam: float, seed: int) -> Tensor:
-        columns: list[Tensor] = []
+        self.basis = Basis.of(g.sh, weights["color"], weights["seen"])
+        found: list[Tensor] = []
         for name, book in self.books.items():
-            points = self._points(g, name, columns)
+            points = values_of(g, name, self.basis)
             most = min(_MOST.get(name, self.config.words), self.config.words, len(points))
-            columns.append(book.begin(points, most, weights[name], lam, seed))
-        labels = torch.stack(columns, 1).int()
-        self._place(g, labels, weights, lam)
-        return labels
+            found.append(book.begin(points, most, _weight(weights, name), lam, seed))
+        return self._placed(g, found, weights, lam)
 
     def assign(self, g: Gaussians, weights: Weights, lam: float) -> Tensor:
-        found: list[Tensor] = []
-        for name, book in self.books.items():
-            found.append(book.assign(self._points(g, name, found), weights[name], lam))
-        return torch.stack(found, 1).int()
+        found = [
+            book.assign(values_of(g, name, self.basis), _weight(weights, name), lam)
+            for name, book in self.books.items()
+        ]
+        return self._columns(g, found)
 
     def learn(self, g: Gaussians, labels: Tensor, weights: Weights, lam: float) -> Tensor:
-        found: list[Tensor] = []
-        for i, (name, book) in enumerate(self.books.items()):
-            found.append(book.update(self._points(g, name, found), labels[:, i].long(), weights[name]))
-        labels = torch.stack(found, 1).int()
-        self._place(g, labels, weights, lam)
-        return labels
+        found = [
+            book.update(values_of(g, name, self.basis), labels[:, i].long(), _weight(weights, name))
+            for i, (name, book) in enumerate(self.books.items())
+        ]
+        return self._placed(g, found, weights, lam)
 
     def move(self, g: Gaussians, labels: Tensor, weights: Weights) -> None:
         for i, (name, book) in enumerate(self.books.items()):
-            book.move(self._points(g, name, [labels[:, 0].long()]), labels[:, i].long(), weights[name])
+            book.move(values_of(g, name, self.basis), labels[:, i].long(), _weight(weights, name))
         self._look_up()
 
     def shown(self, g: Gaussians, labels: Tensor) -> Gaussians:
         found = {name: self._values[name][labels[:, i].long()] for i, name in enumerate(self.names)}
         depth = self.depths[labels[:, 0].long()]
+        found["rotation"] = self.rotations(labels)
         means = centres(cells_of(g.means, depth, self.origin, self.size), depth, self.origin, self.size)
         return assemble(means, found, g.antialiased)
 
     def bits(self, labels: Tensor) -> Tensor:
-        total = 3 * self.depths[labels[:, 0].long()].float() - math.log2(max(2, len(labels))) + 1.44
+        swing, twist, _ = self.turns[labels[:, 0].long()].unbind(1)
+        total = (directions(swing) * turns(twist)).float().log2()
+        total += 3 * self.depths[labels[:, 0].long()].float() - math.log2(max(2, len(labels))) + 1.44
         for i, book in enumerate(self.books.values()):
             total = total + book.bits[labels[:, i].long()]
         return total.clamp(min=1)
 
-    def rotations(self, labels: Tensor) -> Tensor | None:
-        return self._values["rotation"][labels[:, self.names.index("rotation")].long()]
+    def rotations(self, labels: Tensor) -> Tensor:
+        kept = self._turned
+        if kept is None or kept[0] is not labels or kept[1] != labels._version:
+            quats = decode_rotations(labels[:, -1].long(), self.turns[labels[:, 0].long()])
+            self._turned = kept = labels, labels._version, quats
+        return kept[2]
 
     def codebooks(self, labels: Tensor) -> dict[str, Any]:
-        books = {name: book.book for name, book in self.books.items() if name != "rotation"}
-        place = {"origin": self.origin, "size": self.size, "depths": self.depths}
-        return {"vq": {**place, "books": books, "grid": _GRID}}
+        books = {name: book.book for name, book in self.books.items()}
+        place = {
+            "origin": self.origin,
+            "size": self.size,
+            "depths": self.depths,
+            "turns": self.turns,
+            "basis": self.basis,
+        }
+        return {"vq": {**place, "books": books}}
 
     def state_dict(self) -> dict[str, Any]:
         return {
             "origin": self.origin,
             "size": self.size,
             "depths": self.depths,
+            "turns": self.turns,
+            "basis": [self.basis.constant, self.basis.analysis, self.basis.synthesis],
             "books": {name: book.state_dict() for name, book in self.books.items()},
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.origin, self.size, self.depths = state["origin"], state["size"], state["depths"]
+        self.origin, self.size = state["origin"], state["size"]
+        self.depths, self.turns, self._turned = state["depths"], state["turns"], None
+        self.basis = Basis(*state["basis"])
         for name, book in self.books.items():
             book.load_state_dict(state["books"][name])
         self._look_up()
 
-    def _place(self, g: Gaussians, labels: Tensor, weights: Weights, lam: float) -> None:
-        """The cells of the centres: for each word of the scale as large as the rate allows.
+    def _placed(self, g: Gaussians, found: list[Tensor], weights: Weights, lam: float) -> Tensor:
+        """Cells of centres and rotations, for each word of the scale as large as the rate allows; the labels.
 
         At the best rate a uniform quantizer has the error lam / (2 ln 2) a component, its step squared / 12.
         """
+        # Words that are stored as the same bytes cannot be told apart.
+        _, word = torch.unique(self.books["scale"].book.words, dim=0, return_inverse=True)
+        label, count = word[found[0]], int(word.max()) + 1
+        mass = torch.bincount(label, minlength=count).clamp(min=1)
+        measured = torch.cat([weights["means"][:, None], weights["turns"]], 1).double()
+        mean = torch.zeros(count, 4, dtype=torch.float64, device=g.device).index_add(0, label, measured)
+        steps = (6 * lam / math.log(2) / (mean / mass[:, None]).clamp(min=1e-300)).sqrt()[word]
         self.origin, self.size = cube(g.means)
-        label = labels[:, 0].long()
-        count = len(self.books["scale"].centroids)
-        mass = torch.bincount(label, minlength=count).double()
-        mean = torch.bincount(label, weights["means"].double(), minlength=count) / mass.clamp(min=1)
-        self.depths = depths_of((6 * lam / math.log(2) / mean.clamp(min=1e-300)).sqrt(), self.size)
+        self.depths = depths_of(steps[:, 0], self.size)
+        axis = steps[:, 1:].argmax(1)  # about which turns matter least
+        around = steps[:, 1:].gather(1, axis[:, None])[:, 0]
+        across = ((1 / steps[:, 1:].square()).sum(1) - 1 / around.square()).div(2).rsqrt()
+        self.turns = torch.stack([*levels(across, around), axis], 1)
         self._look_up()
+        return self._columns(g, found)
+
+    def _columns(self, g: Gaussians, found: list[Tensor]) -> Tensor:
+        return torch.stack([*found, encode_rotations(g.quats, self.turns[found[0]])], 1).int()
 
     def _look_up(self) -> None:
-        self._values = {
-            name: book.centroids if name == "rotation" else words(name, book.book)
-            for name, book in self.books.items()
-        }
+        self._values = {name: words(name, book.book, self.basis) for name, book in self.books.items()}
 
-    def _points(self, g: Gaussians, name: str, labels: list[Tensor]) -> Tensor:
-        """[N, D] what is quantized; rotations in the light of the scales that are shown, by labels[0]."""
-        if name != "rotation":
-            return values_of(g, name)
-        scales = self.books["scale"]
-        return rotation.features(g.quats, words("scale", scales.book)[labels[0]])
+
+def _weight(weights: Weights, name: str) -> Tensor:
+    return weights["color" if name in PARTS else name]

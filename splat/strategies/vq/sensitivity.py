@@ -1,60 +1,73 @@
-"""What a change of a parameter costs in squared error, read off the optimizer.
+"""What a change of a parameter costs in squared error, measured by random signs.
 
-The gradient of an L1 loss over n values is the sum of sign(r) dI/dp / n over residuals r. Where their signs
-are independent its mean square is sum (dI/dp)^2 / n^2, the diagonal of the Gauss-Newton matrix: a change d of
-p raises the mean squared error by n E[g^2] d^2. Adam keeps E[g^2], over all views, as its second moment. Signs of
-neighbouring pixels agree, which makes E[g^2] larger, by 20 to 50 times on fox at 270 x 480 (rises of the error after
-quantization against those foretold): `_PATCH`.
+A change d of a parameter p that has nothing to do with the residuals raises the squared error by |dI/dp|^2 d^2, the
+diagonal of the Gauss-Newton matrix. For random signs z, one a value of the picture, the gradient of sum(z I) has the
+mean square |dI/dp|^2 (Hutchinson 1990; Bekas, Kokiopoulou and Saad 2007): one render and one backward pass give a
+sample for every parameter of every Gaussian.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
-from splat.codecs.vq.scene import BANDS
 from splat.core import Gaussians
-from splat.training.optim import BETAS, GaussianAdam
+from splat.core.gaussians import PARAMETERS
+from splat.core.rotations import quat_multiply
+from splat.raster import RenderOptions, render
+from splat.training.context import Context
 
-# Pixels whose residuals are alike.
-_PATCH = 30.0
 # Weights below this share of their median are raised to it: some Gaussians are seen by no view.
 _LEAST = 1e-3
 
 
-def weights(optimizer: GaussianAdam, values: int) -> dict[str, Tensor]:
-    """Attribute -> [N] rise of the mean squared error per squared change of a component.
-
-    `means` is there too; `rotation` counts per squared change (Frobenius) of the covariance over its largest
-    eigenvalue, see `rotation_scale`.
-
-    Args:
-        values: of a photograph, 3 times its pixels.
-    """
-    g = optimizer.gaussians
-    corrected = values / _PATCH / (1 - BETAS[1] ** max(1, optimizer.count))
-    second = {name: moments[1] * corrected for name, moments in optimizer.moments.items()}
-    found = {
-        "means": second["means"].mean(1),
-        "scale": second["log_scales"].mean(1),
-        "rotation": second["quats"].sum(1) / 12 / rotation_scale(g),
-        "opacity": second["logit_opacities"],
-        "color": second["sh"][:, 0].mean(1),
-    }
-    for degree, name in enumerate(BANDS[: g.sh_degree], 1):
-        found[name] = second["sh"][:, degree**2 : (degree + 1) ** 2].mean((1, 2))
-    return {name: _raised(w) for name, w in found.items()}
+# What is measured: turns are by a radian about each axis of the Gaussian, all else is a mean of components. A
+# component of any band of harmonics costs as much as one of the color: the squares of a band's basis functions have
+# the same mean in every direction.
+COLUMNS = ("means", "scale", "opacity", "color")
+TURNS = slice(len(COLUMNS), len(COLUMNS) + 3)
+WIDTH = TURNS.stop
 
 
-def rotation_scale(g: Gaussians) -> Tensor:
-    """[N] mean squared change of the covariance, over its largest eigenvalue, per squared angle.
+def sample(g: Gaussians, ctx: Context) -> tuple[Tensor, Tensor]:
+    """[N, WIDTH] rise of the mean squared error of this step's view per squared change of each column of `g`, which is
+    the scene as it is drawn; and [K, K] that by the product of changes of two harmonics, summed over the Gaussians."""
+    generator = torch.Generator().manual_seed(ctx.config.seed * 1_000_003 + ctx.step)
+    leaves = {name: getattr(g, name).detach().requires_grad_(True) for name in PARAMETERS}
+    with torch.enable_grad():
+        degree = min(g.sh_degree, ctx.step // ctx.config.sh_interval)
+        options = RenderOptions(sh_degree=degree, backend=ctx.config.backend)
+        image = render(replace(g, **leaves, extras={}), ctx.camera, options).image
+    signs = torch.randint(0, 2, image.shape, generator=generator).to(image) * 2 - 1
+    values = image.numel()
+    if ctx.mask is not None:
+        seen = (ctx.mask > 0)[..., None]
+        signs, values = signs * seen, max(1, 3 * int(seen.sum()))
+    image.backward(signs)
+    grads = {name: leaf.grad for name, leaf in leaves.items()}
+    found = [
+        grads["means"].square().mean(1),
+        grads["log_scales"].square().mean(1),
+        grads["logit_opacities"].square(),
+        grads["sh"][:, 0].square().mean(1),
+        *_turned(leaves["quats"].detach(), grads["quats"]).square().unbind(1),
+    ]
+    colors = grads["sh"].permute(0, 2, 1).flatten(0, 1)
+    return torch.stack(found, 1) / values, colors.T @ colors / values
 
-    A turn by a small angle t about axis k changes the covariance by 2 t^2 (l_i - l_j)^2 (Frobenius, squared),
-    l the eigenvalues; the mean is over the axes.
-    """
-    eigenvalues = (2 * (g.log_scales - g.log_scales.amax(1, keepdim=True))).exp()
-    gaps = eigenvalues - eigenvalues.roll(1, dims=1)
-    return (2 / 3 * gaps.square().sum(1)).clamp(min=1e-4)
+
+def _turned(quats: Tensor, grads: Tensor) -> Tensor:
+    """[N, 3] derivative by the angle of a turn about each axis of the Gaussian: dq/dt = q e / 2."""
+    axes = torch.eye(4, device=quats.device, dtype=quats.dtype)[1:]
+    return torch.stack([(quat_multiply(quats, axis.expand_as(quats)) * grads).sum(1) / 2 for axis in axes], 1)
+
+
+def weights(measured: Tensor, seen: Tensor) -> dict[str, Tensor]:
+    """Column -> [N] weights from the mean of samples, none of them zero; `turns` is [N, 3], `seen` [K, K]."""
+    raised = torch.stack([_raised(column) for column in measured.unbind(1)], 1)
+    return {name: raised[:, i] for i, name in enumerate(COLUMNS)} | {"turns": raised[:, TURNS], "seen": seen}
 
 
 def worth(g: Gaussians, weight: Tensor) -> Tensor:

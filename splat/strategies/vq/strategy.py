@@ -8,24 +8,26 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from splat.core import Gaussians, UsageError
-from splat.strategies.vq import forms
+from splat.core import Gaussians
+from splat.strategies.vq import forms, sensitivity
 from splat.strategies.vq.config import VqConfig
 from splat.strategies.vq.layout import Layout
 from splat.strategies.vq.layout_sog import SogLayout
 from splat.strategies.vq.layout_vq import VqLayout
-from splat.strategies.vq.sensitivity import weights, worth
 from splat.training.context import Context
 from splat.training.edits import Edit
 from splat.training.losses import psnr
 from splat.training.strategy import Strategy
 
 LABELS = "vq_labels"
+MEASURED = "vq_measured"
 _TETHERED = ("quats", "log_scales", "logit_opacities", "sh")
 _SLOWED = ("quats", "log_scales", "logit_opacities", "sh0", "shN")
 _REACH = 2.0  # of the root mean square distance from a value to its word
 _MOVE = 10  # steps between two moves of the codewords
-_MEASURE = 10  # steps between two measurements of the squared error
+_MEASURE = 10  # steps between two measurements of the squared error, and of what changes cost
+_BEFORE = 0.15  # of the run, that measuring begins before quantization
+_LEAST = 0.01  # share of a sample in the running mean of what changes cost
 _MEMORY = 0.95  # of the running mean of the squared error
 _MOST = (
     0.05  # of the Gaussians that one pruning takes: what each is worth is known while most of the others stay
@@ -49,8 +51,6 @@ class Vq(Strategy):
     config: VqConfig
 
     def setup(self, ctx: Context) -> None:
-        if ctx.optimizer.kind != "full":
-            raise UsageError("vq reads the optimizer's moments: use it with --moments full")
         layout = SogLayout if self.config.layout == "sog" else VqLayout
         self.layout: Layout = layout(self.config, ctx.gaussians.sh_degree)
         self._ctx = ctx
@@ -59,10 +59,15 @@ class Vq(Strategy):
         self._error = 0.0  # running mean of the squared error
         self._limits: dict[str, Tensor] = {}
         self._cap = ctx.cap
+        self._samples = 0
+        self._seen = torch.zeros(
+            ctx.gaussians.sh.shape[1], ctx.gaussians.sh.shape[1], device=ctx.gaussians.device
+        )
         columns = self.layout.columns
         ctx.edits.track(
             LABELS, lambda g: torch.zeros(len(g), columns, dtype=torch.int32, device=g.device), "copy"
         )
+        ctx.edits.track(MEASURED, lambda g: torch.zeros(len(g), sensitivity.WIDTH, device=g.device), "copy")
 
     def transform(self, gaussians: Gaussians, ctx: Context) -> Gaussians:
         if not self._begun:
@@ -80,6 +85,8 @@ class Vq(Strategy):
             truth = ctx.target.float() / 255
             error = 10 ** (-psnr(ctx.output.image.detach().clamp(0, 1), truth, ctx.mask) / 10)
             self._error = error if self._error == 0 else _MEMORY * self._error + (1 - _MEMORY) * error
+            if ctx.step >= (self.config.start - _BEFORE) * ctx.steps:
+                self._measure(ctx)
         if self._begun:
             self._slow(ctx)
 
@@ -115,6 +122,8 @@ class Vq(Strategy):
             "stale": self._stale,
             "error": self._error,
             "cap": self._cap,
+            "samples": self._samples,
+            "seen": self._seen,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -123,6 +132,7 @@ class Vq(Strategy):
             self.layout.load_state_dict(state["layout"])
         self._limits = dict(state["limits"])
         self._stale, self._error, self._cap = state["stale"], state["error"], state["cap"]
+        self._samples, self._seen = state["samples"], state["seen"].to(self._ctx.gaussians.device)
         self._ctx.cap = min(self._ctx.cap, self._cap)
 
     def _begin(self, ctx: Context) -> None:
@@ -183,8 +193,20 @@ class Vq(Strategy):
     def _labels(self, ctx: Context) -> Tensor:
         return ctx.edits.state[LABELS]
 
+    def _measure(self, ctx: Context) -> None:
+        """Take a sample of what changes cost into the running mean; turns by the axes as codebooks have them."""
+        g = ctx.gaussians
+        found, seen = sensitivity.sample(self.transform(g, ctx), ctx)
+        if not self._begun:
+            order = g.log_scales.argsort(dim=1, descending=True, stable=True)
+            found[:, sensitivity.TURNS] = found[:, sensitivity.TURNS].gather(1, order)
+        self._samples += 1
+        share = max(_LEAST, 1 / self._samples)
+        ctx.edits.state[MEASURED] = ctx.edits.state[MEASURED].lerp(found, share)
+        self._seen = self._seen.lerp(seen, share)
+
     def _weights(self, ctx: Context) -> dict[str, Tensor]:
-        return weights(ctx.optimizer, 3 * ctx.camera.width * ctx.camera.height)
+        return sensitivity.weights(ctx.edits.state[MEASURED], self._seen)
 
     def _lam(self, ctx: Context) -> float:
         """Squared error that a bit of one Gaussian is worth."""
@@ -192,7 +214,7 @@ class Vq(Strategy):
 
     def _prune(self, ctx: Context) -> None:
         """Take away what is worth less than its bits, and let no growth bring it back."""
-        value = worth(ctx.gaussians, self._weights(ctx)["opacity"])
+        value = sensitivity.worth(ctx.gaussians, self._weights(ctx)["opacity"])
         price = self.config.prune * self._lam(ctx) * self.layout.bits(self._labels(ctx))
         gone = value < price
         limit = int(_MOST * len(gone))
