@@ -1,10 +1,11 @@
 """Rate and distortion: bytes and held-out PSNR of every format, of post-training SOG and of the vq strategy.
 
-    python benchmarks/rate.py [--sets fox chair] [--rates 0.001 0.003 0.01 0.03] [--out FILE.json] [--plot FILE.png]
+    python benchmarks/rate.py [--sets fox chair] [--rates 0.0005 0.001 0.002 0.004] [--out FILE.json] [--plot FILE.png]
 
 By the preset cpu (mcmc) each set is trained once and written in every format; with the preset compact it is
-trained for .sog, and for .vq at each of the rates. All runs have the same seed, steps and cap, so that the runs of
-compact share their unquantized beginning, which is trained once. Files are decoded and scored on the held-out views.
+trained for .vq at each of the rates, and for .sog at the first two. All runs have the same seed, steps and cap, so
+that they share their unquantized beginning, which is trained once. Files are decoded and scored on the held-out views.
+Results are written as they come.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import copy
 import json
 import os
 import tempfile
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -58,8 +60,10 @@ def with_vq(config: TrainConfig, **options: Any) -> TrainConfig:
 class Bench:
     """The files of one data set."""
 
-    def __init__(self, name: str, config: TrainConfig, dataset: Dataset, folder: Path) -> None:
-        self.name, self.config, self.dataset, self.folder = name, config, dataset, folder
+    def __init__(
+        self, name: str, config: TrainConfig, dataset: Dataset, folder: Path, keep: Callable[[], None]
+    ) -> None:
+        self.name, self.config, self.dataset, self.folder, self.keep = name, config, dataset, folder, keep
         self.rows: list[dict[str, Any]] = []
 
     def file(self, what: str, chosen: Session, extension: str, options: dict[str, Any] | None = None) -> None:
@@ -76,6 +80,7 @@ class Bench:
         row = {"set": self.name, "file": what, "bytes": size, "gaussians": len(decoded)}
         row |= self.score(decoded)
         self.rows.append(row)
+        self.keep()
         first = self.rows[0]["bytes"]
         print(
             f"{self.name:<6} {what:<24} {size:>10,} {first / size:>7.1f}x {row['psnr']:>7.2f} {row['ssim']:>7.4f} "
@@ -99,7 +104,12 @@ class Bench:
 
     def measure(self, rates: list[float]) -> None:
         config, steps = self.config, self.config.steps
-        plain = run(session(config, self.dataset), steps)
+        # Until quantization begins the strategy vq changes nothing: one beginning serves all runs.
+        begun = session(with_vq(config), self.dataset)
+        run(begun, round(begun.trainer.strategies[1].config.start * steps) - 1)
+        state = begun.state_dict()
+
+        plain = run(session(config, self.dataset, without_vq(state)), steps)
         self.file("mcmc .ply", plain, ".ply")
         for form in codecs.formats():
             if form.write is not None and form.extensions[0] not in (".ply", ".sog", ".vq", ".html"):
@@ -109,16 +119,20 @@ class Bench:
             self.file(label, plain, ".sog", {"palette": palette})
         self.file("mcmc .vq", plain, ".vq")
 
-        # The two layouts keep labels of other widths, so that each has its own beginning.
-        for layout, chosen in (("sog", rates[1:2]), ("vq", rates)):
-            start = with_vq(config, layout=layout)
-            begun = session(start, self.dataset)
-            run(begun, round(begun.trainer.strategies[1].config.start * steps) - 1)
-            state = copy.deepcopy(begun.state_dict())
+        for layout, chosen in (("vq", rates), ("sog", rates[:2])):
             for rate in chosen:
                 tried = with_vq(config, layout=layout, rate=rate)
                 done = run(session(tried, self.dataset, copy.deepcopy(state)), steps)
                 self.file(f"compact .{layout} rate {rate:g}", done, f".{layout}")
+
+
+def without_vq(state: dict[str, Any]) -> dict[str, Any]:
+    """The state of a run whose only strategy is mcmc."""
+    plain = copy.deepcopy(state)
+    followed = plain["trainer"]["main"]["state"]
+    for name in [name for name in followed if name.startswith("vq_")]:
+        del followed[name]
+    return plain
 
 
 def plot(rows: list[dict[str, Any]], path: Path) -> None:
@@ -145,7 +159,7 @@ def plot(rows: list[dict[str, Any]], path: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--sets", nargs="+", choices=sorted(SETS), default=sorted(SETS))
-    parser.add_argument("--rates", nargs="+", type=float, default=[0.001, 0.003, 0.01, 0.03])
+    parser.add_argument("--rates", nargs="+", type=float, default=[0.0005, 0.001, 0.002, 0.004])
     parser.add_argument("--steps", type=int, default=7000)
     parser.add_argument("--cap", type=int, default=40_000)
     parser.add_argument("--seed", type=int, default=42)
@@ -156,7 +170,15 @@ def main() -> None:
     parser.add_argument("--plot", type=Path, help="a PNG; needs matplotlib")
     args = parser.parse_args()
     root = args.data or Path(os.environ.get("SPLAT_DATA") or ROOT.parent / "shared" / "data")
-    rows: list[dict[str, Any]] = []
+    about = {"steps": args.steps, "cap": args.cap, "seed": args.seed, "downscale": args.downscale}
+    benches: list[Bench] = []
+
+    def keep() -> None:
+        rows = [row for bench in benches for row in bench.rows]
+        args.out.write_text(json.dumps({**about, "files": rows}, indent=2) + "\n")
+        if args.plot is not None:
+            plot(rows, args.plot)
+
     print(f"{'set':<6} {'file':<24} {'bytes':>10} {'smaller':>8} {'dB':>7} {'SSIM':>7} {'count':>8}")
     for name in args.sets:
         config = replace(
@@ -166,13 +188,8 @@ def main() -> None:
         if args.downscale is not None:
             config = replace(config, downscale=args.downscale)
         with open_dataset(root / name, config) as dataset, tempfile.TemporaryDirectory() as folder:
-            bench = Bench(name, config, dataset, Path(folder))
-            bench.measure(args.rates)
-            rows += bench.rows
-    about = {"steps": args.steps, "cap": args.cap, "seed": args.seed, "downscale": args.downscale}
-    args.out.write_text(json.dumps({**about, "files": rows}, indent=2) + "\n")
-    if args.plot is not None:
-        plot(rows, args.plot)
+            benches.append(Bench(name, config, dataset, Path(folder), keep))
+            benches[-1].measure(args.rates)
     print(f"written to {args.out}")
 
 

@@ -58,6 +58,22 @@ def encode_cells(cells: _Integers, depth: int) -> tuple[bytes, _Integers]:
     return b"".join(struct.pack("<I", len(part)) + part for part in parts), order
 
 
+def encode_mixed(cells: _Integers, depth: _Integers, base: int) -> tuple[int, bytes, _Integers]:
+    """Cells of several depths, coded at one of them: the bits of all, the bytes of `encode_cells`, and the order.
+
+    Cells of larger depth have their further bits written as they are, which `bytes` does not hold; cells of smaller
+    depth are coded as the first of the finer cells in them.
+
+    Args:
+        cells: [N, 3], each at its own depth.
+        depth: [N].
+    """
+    shift = (depth - base)[:, None]
+    there = np.where(shift >= 0, cells >> np.maximum(shift, 0), cells << np.maximum(-shift, 0))
+    coded, order = encode_cells(there, base)
+    return 8 * len(coded) + 3 * int(np.maximum(depth - base, 0).sum()), coded, order
+
+
 def decode_cells(data: bytes, depth: int, n: int) -> _Integers:
     """[N, 3] cells in the order that `encode_cells` gave.
 

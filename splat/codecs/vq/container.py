@@ -16,7 +16,7 @@ from splat.codecs.format import Decoded, Format, Metadata, differences
 from splat.codecs.quantize import decode_indices, encode_indices
 from splat.codecs.vq.basis import PARTS as VIEWS
 from splat.codecs.vq.basis import Basis, kept
-from splat.codecs.vq.cells import LARGEST_DEPTH, decode_cells, encode_cells, pack, unpack
+from splat.codecs.vq.cells import LARGEST_DEPTH, decode_cells, encode_mixed, pack, unpack
 from splat.codecs.vq.quantizer import VqOptions, quantize
 from splat.codecs.vq.scene import LARGEST_BOOK, Book, Quantized, widths
 from splat.codecs.vq.turns import LARGEST_SWING, LARGEST_TWIST, PARTS, from_parts, to_parts
@@ -28,6 +28,8 @@ MAGIC = b"SPLATVQ"
 VERSION = 2
 # antialiased, degree, depth of the coded cells, number of Gaussians, origin, edge of the cube
 _HEADER = struct.Struct("<BBBI3dd")
+# Of the words of the scale: largest depth of the cells, and largest swing, twist and axis of the rotations.
+_LEVELS = (LARGEST_DEPTH, LARGEST_SWING, LARGEST_TWIST, 2)
 _KEPT = ("generator", "comments", "offset", "up_axis")
 
 
@@ -71,10 +73,13 @@ def to_bytes(scene: Quantized, metadata: Metadata) -> tuple[bytes, np.ndarray]:
         table = torch.stack([book.low, book.step]).numpy().astype("<f4").tobytes()
         parts.append(struct.pack("<I", len(book.words)) + table + book.words.numpy().tobytes())
         parts.append(encode_indices(scene.labels[name].numpy()[order], size) if len(scene) else b"")
-    parts.append(scene.depths.numpy().astype(np.uint8).tobytes())
-    parts.append(scene.turns.numpy().astype(np.uint8).tobytes())
-    levels = scene.turns[scene.labels["scale"]][order] if len(scene) else scene.turns[:0]
-    parts += to_parts(scene.labels["rotation"][order], levels)
+    levels = torch.cat([scene.depths[:, None], scene.turns], 1).T.numpy()
+    parts += [
+        encode_indices(level, most + 1) if level.size else b""
+        for level, most in zip(levels, _LEVELS, strict=True)
+    ]
+    turns = scene.turns[scene.labels["scale"]][order] if len(scene) else scene.turns[:0]
+    parts += to_parts(scene.labels["rotation"][order], turns)
     parts.append(coded)
     extra = np.maximum(depth - base, 0)[order]
     low = cells[order] & ((1 << extra) - 1)[:, None]
@@ -92,25 +97,13 @@ def _memory(count: int, degree: int) -> int:
 
 
 def _cheapest(cells: np.ndarray, depth: np.ndarray) -> tuple[bytes, np.ndarray, int]:
-    """The cells coded at the depth that takes the fewest bits, with the order and that depth.
-
-    Cells of larger depth have their further bits written as they are; cells of smaller depth are coded as
-    the first of the finer cells in them.
-    """
-    best: tuple[int, bytes, np.ndarray, int] | None = None
+    """The cells coded at the depth that takes the fewest bits, with the order and that depth."""
     if len(depth) == 0:
         return b"", np.zeros(0, np.int64), 1
-    for base in sorted(
-        {int(np.quantile(depth, share, method="lower")) for share in (0, 0.01, 0.05, 0.2, 0.5)}
-    ):
-        shift = (depth - base)[:, None]
-        there = np.where(shift >= 0, cells >> np.maximum(shift, 0), cells << np.maximum(-shift, 0))
-        coded, order = encode_cells(there, base)
-        total = 8 * len(coded) + 3 * int(np.maximum(depth - base, 0).sum())
-        if best is None or total < best[0]:
-            best = total, coded, order, base
-    assert best is not None
-    return best[1:]
+    bases = sorted({int(np.quantile(depth, share, method="lower")) for share in (0, 0.01, 0.05, 0.2, 0.5)})
+    tried = [(*encode_mixed(cells, depth, base), base) for base in bases]
+    _, coded, order, base = min(tried, key=lambda one: one[0])
+    return coded, order, base
 
 
 def from_bytes(data: bytes) -> tuple[Quantized, Metadata]:
@@ -144,14 +137,12 @@ def from_bytes(data: bytes) -> tuple[Quantized, Metadata]:
         if count and not words:
             raise ValueError(f"the codebook of {name} is empty")
         labels[name] = decode_indices(coded, words, count) if count else torch.zeros(0, dtype=torch.int64)
-    depths = torch.tensor(list(reader.part()), dtype=torch.int64)
-    if len(depths) != len(books["scale"].words) or bool(((depths < 1) | (depths > LARGEST_DEPTH)).any()):
+    kinds = len(books["scale"].words)
+    levels = [decode_indices(reader.part(), most + 1, kinds) if kinds else reader.part() for most in _LEVELS]
+    depths, *turned = levels if kinds else torch.zeros(len(_LEVELS), 0, dtype=torch.int64)
+    if kinds and int(depths.min()) < 1:
         raise ValueError("the depths of the cells are out of range")
-    turns = torch.tensor(list(reader.part()), dtype=torch.int64)
-    most = torch.tensor([LARGEST_SWING, LARGEST_TWIST, 2])
-    if len(turns) != 3 * len(depths) or bool((turns.view(-1, 3) > most).any()):
-        raise ValueError("the levels of the rotations are out of range")
-    turns = turns.view(-1, 3)
+    turns = torch.stack(turned, 1)
     coded_turns = [reader.part() for _ in range(PARTS)]
     labels["rotation"] = from_parts(coded_turns, turns[labels["scale"]])
     coded, rest = reader.part(), reader.part()

@@ -14,13 +14,13 @@ class VqConfig:
 
     layout: Literal["sog", "vq"] = "sog"
     """The file that the scene is trained for: .sog, which viewers open, or .vq, the smallest."""
-    rate: float = 2e-4
+    rate: float = 1e-3
     """Relative rise of the squared error that is worth a bit of every Gaussian: larger is smaller files."""
-    start: float = 0.5
+    start: float = 0.8
     """When training goes on with quantized values."""
-    settle: float = 0.9
+    settle: float = 0.95
     """When the assignments to codewords are made for the last time; the codewords move on."""
-    every: float = 0.015
+    every: float = 0.01
     """Between two assignments."""
     words: int = 2048
     """Most codewords of a codebook."""

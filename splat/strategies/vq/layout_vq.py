@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from splat.codecs.vq.basis import PARTS, Basis
+from splat.codecs.vq.cells import encode_mixed
 from splat.codecs.vq.quantizer import values_of
 from splat.codecs.vq.scene import assemble, cells_of, centres, cube, depths_of, widths, words
 from splat.codecs.vq.turns import decode_rotations, directions, encode_rotations, levels, turns
@@ -31,6 +32,7 @@ class VqLayout:
         self.depths = torch.zeros(0, dtype=torch.int64)
         self.turns = torch.zeros(0, 3, dtype=torch.int64)
         self.basis = Basis.of(torch.zeros(0, (degree + 1) ** 2, 3))
+        self._shared = 0.0  # bits
         self._turned: tuple[Tensor, int, Tensor] | None = None  # rotations of these labels, at this version
         self._values: dict[str, Tensor] = {}
 
@@ -72,7 +74,7 @@ class VqLayout:
     def bits(self, labels: Tensor) -> Tensor:
         swing, twist, _ = self.turns[labels[:, 0].long()].unbind(1)
         total = (directions(swing) * turns(twist)).float().log2()
-        total += 3 * self.depths[labels[:, 0].long()].float() - math.log2(max(2, len(labels))) + 1.44
+        total += 3 * self.depths[labels[:, 0].long()].float() - self._shared
         for i, book in enumerate(self.books.values()):
             total = total + book.bits[labels[:, i].long()]
         return total.clamp(min=1)
@@ -101,6 +103,7 @@ class VqLayout:
             "size": self.size,
             "depths": self.depths,
             "turns": self.turns,
+            "shared": self._shared,
             "basis": [self.basis.constant, self.basis.analysis, self.basis.synthesis],
             "books": {name: book.state_dict() for name, book in self.books.items()},
         }
@@ -108,7 +111,7 @@ class VqLayout:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.origin, self.size = state["origin"], state["size"]
         self.depths, self.turns, self._turned = state["depths"], state["turns"], None
-        self.basis = Basis(*state["basis"])
+        self.basis, self._shared = Basis(*state["basis"]), state["shared"]
         for name, book in self.books.items():
             book.load_state_dict(state["books"][name])
         self._look_up()
@@ -132,6 +135,12 @@ class VqLayout:
         across = ((1 / steps[:, 1:].square()).sum(1) - 1 / around.square()).div(2).rsqrt()
         self.turns = torch.stack([*levels(across, around), axis], 1)
         self._look_up()
+        # What centres share, as they crowd and come in no order: 3 bits a halving less what they take.
+        depth = self.depths[found[0]]
+        cells = cells_of(g.means, depth, self.origin, self.size).cpu().numpy()
+        base = int(depth.median())
+        bits, _, _ = encode_mixed(cells, depth.cpu().numpy(), base)
+        self._shared = 3 * float(depth.double().mean()) - bits / max(1, len(g))
         return self._columns(g, found)
 
     def _columns(self, g: Gaussians, found: list[Tensor]) -> Tensor:
