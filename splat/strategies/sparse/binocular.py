@@ -26,10 +26,10 @@ class BinocularConfig:
     """Whether to use it."""
     weight: float = 1.0
     """Weight in the loss of the mean absolute difference."""
-    shift: float = 0.1
+    shift: float = 0.3
     """Most that the camera is moved along its x axis, times the baseline: the median distance of a training camera
     to its nearest one."""
-    start: float = 0.667
+    start: float = 0.2
     """When it begins, as a share of the run."""
 
     def __post_init__(self) -> None:

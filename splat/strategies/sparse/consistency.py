@@ -30,11 +30,11 @@ from splat.training.views import View
 class ConsistencyConfig:
     """Agreement of the depths of two training views."""
 
-    on: bool = True
+    on: bool = False
     """Whether to use it."""
-    weight: float = 0.1
+    weight: float = 1.0
     """Weight in the loss of the mean relative difference of depth."""
-    colour: float = 0.1
+    colour: float = 1.0
     """Weight in the loss of the mean absolute difference of the two photographs at corresponding pixels."""
     tolerance: float = 0.1
     """A point whose depth differs by more, relative to it, counts as hidden in the other view."""

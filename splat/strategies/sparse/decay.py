@@ -26,7 +26,7 @@ class DecayConfig:
     rate: float = 0.995
     """Factor of every opacity at every step of a run of 30,000 steps; of a shorter one a step counts for as
     many as it stands for, but for no more than `most`."""
-    most: float = 4.0
+    most: float = 1.0
     """Published steps that one step stands for, at most: what pushes back does not grow with the length of a step."""
     start: float = 0.0167
     """When it begins, as a share of the run."""

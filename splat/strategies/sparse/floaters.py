@@ -27,7 +27,7 @@ _FEW = 64  # Gaussians below which no statistics are made
 class FloatersConfig:
     """Removal of floaters."""
 
-    on: bool = True
+    on: bool = False
     """Whether to use it."""
     every: float = 0.1
     """Between two removals, as a share of the run."""
@@ -36,7 +36,7 @@ class FloatersConfig:
     spread: float = 3.0
     """Gaussians go whose mean distance to the sqrt(N) nearest others exceeds the mean of all by this many standard
     deviations; 0: none."""
-    gap: float = 0.1
+    gap: float = 0.3
     """Gaussians go that hang before a pixel's median depth where the blended depth is nearer than it by more than
     this share; 0: none."""
 

@@ -33,7 +33,7 @@ class SecondConfig:
     """Weight in the loss of a view between the photographs, against the other scene's picture of it."""
     start: float = 0.1
     """When these views begin, as a share of the run."""
-    every: int = 2
+    every: int = 3
     """Steps from one such view to the next."""
     tolerance: float = 0.2
     """Gaussians are removed that are farther from all of the other scene than this, times the baseline: the median

@@ -23,9 +23,9 @@ from splat.training.strategy import Strategy
 class SmoothnessConfig:
     """Total variation of the drawn depth."""
 
-    on: bool = True
+    on: bool = False
     """Whether to use it."""
-    weight: float = 0.05
+    weight: float = 0.3
     """Weight in the loss of the mean absolute gradient of disparity, in units of its mean."""
     edges: float = 10.0
     """Gradients of the photograph (per pixel, colours in [0, 1]) count exp(-edges x gradient)."""
