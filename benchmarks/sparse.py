@@ -80,7 +80,7 @@ def open_scene(name: str, data: Path, made: Path) -> tuple[Scene, float, Path | 
 
 
 def settings(method: str) -> TrainConfig:
-    """Of a method; "+piece" and "-piece" are the preset `sparse` with that piece switched on or off."""
+    """Of a method; "with-PIECE" and "no-PIECE" are the preset `sparse` with that piece switched on or off."""
     sparse = load_preset("sparse")
     if method == "sparse":
         return sparse
@@ -89,7 +89,8 @@ def settings(method: str) -> TrainConfig:
         init = replace(chosen.init, source="points")
         return replace(chosen, steps=2 * sparse.steps, max_gaussians=40_000, sh_interval=500, init=init)
     options = {**sparse.options.get("sparse_view", {})}
-    options[method[1:]] = {**options.get(method[1:], {}), "on": method[0] == "+"}
+    switch, piece = method.split("-")
+    options[piece] = {**options.get(piece, {}), "on": switch == "with"}
     return replace(sparse, options={**sparse.options, "sparse_view": options})
 
 
@@ -99,7 +100,7 @@ def contributions() -> list[str]:
     chosen = registry.build(config.strategies, config.options)
     (view,) = (strategy for strategy in chosen if strategy.name == "sparse_view")
     on = {name: getattr(view.config, name).on for name in NAMES}
-    return ["sparse", *(f"{'-' if on[name] else '+'}{name}" for name in NAMES)]
+    return ["sparse", *(f"{'no' if on[name] else 'with'}-{name}" for name in NAMES)]
 
 
 def depth_error(session: Session, folder: Path) -> float:

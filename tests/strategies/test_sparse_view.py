@@ -150,3 +150,15 @@ def test_it_comes_before_what_prepares_the_file():
 def test_needs_are_those_of_the_pieces_in_use():
     assert SparseView(SparseViewConfig()).needs >= {"depth"}
     assert registry.build(("mcmc", "sparse_view"), {"sparse_view": off()})[1].needs == frozenset()
+
+
+def test_the_preset_trains_on_three_views(data: Path):
+    config = replace(load_preset("sparse"), steps=60, views=3, eval=True, device="cpu")
+    with open_dataset(data, config) as dataset:
+        session = assemble(config, dataset, registry.build(config.strategies, config.options))
+        count, before = len(session.trainer.ctx.gaussians), session.score(0.0).psnr
+        session.trainer.run()
+        assert len(dataset.train) == 3
+        assert any("begins with" in note for note in session.notes)
+        assert 0 < count <= config.max_gaussians
+        assert session.score(0.0).psnr > before
