@@ -5,52 +5,34 @@ A check is a function of a Context that adds findings to its report; CHECKS list
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
 
 from splat.core import DataError
-from splat.data.images import decode, decode_mask, list_images
-from splat.data.points import camera_radius, median_depth, recentring, scene_extent
+from splat.data.check_context import Context
+from splat.data.check_coverage import coverage
+from splat.data.check_masks import masks
+from splat.data.check_photographs import photographs
+from splat.data.images import list_images
+from splat.data.points import camera_radius, recentring
 from splat.data.problems import DatasetError, Finding, Report, some
 from splat.data.registry import read_scene
-from splat.data.scene import Frame, Scene
 
-__all__ = ["CHECKS", "Finding", "check_dataset"]
+__all__ = ["CHECKS", "Context", "Finding", "check_dataset"]
 
 _FEW_VIEWS = 20
 _FEW_POINTS = 500
 _LARGE_ERROR = 2.0  # pixels; good models stay near 1
 _NEAR = 0.01  # the rasterizer's near plane, world units
 _FREE_BYTES = 2 << 30
-_UNMASKED_LEAST = 0.05
-
-
-@dataclass
-class Context:
-    """What the checks look at.
-
-    Attributes:
-        scene: as far as it could be read.
-        report: where findings go.
-        extent, depth: scene extent and median depth of the points, world units.
-    """
-
-    scene: Scene
-    report: Report
-    extent: float = field(init=False)
-    depth: float = field(init=False)
-
-    def __post_init__(self) -> None:
-        cameras = [frame.camera for frame in self.scene.frames]
-        self.depth = median_depth(cameras, self.scene.points)
-        self.extent = scene_extent(cameras, self.depth)
+# What phones, cameras and video leave among photographs and Pillow does not read.
+_FOREIGN = frozenset(
+    {".heic", ".heif", ".avif", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".raf", ".rw2", ".mov", ".mp4"}
+)
 
 
 def check_dataset(path: str | Path) -> list[Finding]:
@@ -93,70 +75,8 @@ def _overview(context: Context) -> None:
     report.note("memory", f"photographs decoded at full resolution take {decoded / 2**30:.2g} GiB")
 
 
-def _photographs(context: Context) -> None:
-    """Every photograph decodes, and none is there twice."""
-
-    def examine(frame: Frame) -> tuple[str, DatasetError | None]:
-        try:
-            decode(frame.path, frame.orientation)
-            return hashlib.sha256(frame.path.read_bytes()).hexdigest(), None
-        except DatasetError as error:
-            return "", error
-
-    alike: dict[str, list[str]] = defaultdict(list)
-    for frame, (digest, error) in _threaded(examine, context.scene.frames):
-        if error is not None:
-            context.report.error(error)
-        else:
-            alike[digest].append(frame.name)
-    for names in alike.values():
-        if len(names) > 1:
-            message = f"{context.scene.root}: {some(names)} are the same photograph"
-            context.report.warn(
-                "duplicate-image", message, "keep one of them, or held-out views are seen in training"
-            )
-
-
-def _masks(context: Context) -> None:
-    """Every mask decodes, fits its photograph and leaves something of it."""
-
-    def examine(frame: Frame) -> tuple[float, DatasetError | None]:
-        assert frame.mask_path is not None
-        source = frame.distortion.source if frame.distortion else frame.camera
-        try:
-            mask = decode_mask(frame.mask_path, source.width, source.height, frame.orientation)
-            return float(mask.mean()), None
-        except DatasetError as error:
-            return 0.0, error
-
-    masked = [frame for frame in context.scene.frames if frame.mask_path is not None]
-    empty = []
-    for frame, (share, error) in _threaded(examine, masked):
-        if error is not None:
-            context.report.error(error)
-        elif share < _UNMASKED_LEAST:
-            empty.append(frame.name)
-    if empty:
-        message = (
-            f"{context.scene.root}: masks leave next to nothing of {len(empty)} photographs ({some(empty)})"
-        )
-        context.report.warn(
-            "mask-empty", message, "0 means ignore: invert the masks if they are the other way round"
-        )
-    folder = context.scene.root / "masks"
-    used = {frame.mask_path for frame in masked}
-    surplus = (
-        [path.name for path in sorted(folder.rglob("*.png")) if path not in used] if folder.is_dir() else []
-    )
-    if surplus:
-        message = f"{folder}: {len(surplus)} masks belong to no photograph ({some(surplus)})"
-        context.report.warn(
-            "mask-surplus", message, "name them masks/NAME.png after their photographs, or remove them"
-        )
-
-
 def _surplus(context: Context) -> None:
-    """Photographs beside the used ones that have no pose."""
+    """Photographs beside the used ones that have no pose, and files that are none."""
     used = {frame.path for frame in context.scene.frames}
     folders = {frame.path.parent for frame in context.scene.frames}
     surplus = [path for folder in sorted(folders) for path in list_images(folder) if path not in used]
@@ -166,6 +86,14 @@ def _surplus(context: Context) -> None:
         context.report.warn(
             "unregistered", message, "they are not used; photographs that overlap more get poses"
         )
+    foreign = [file.name for folder in sorted(folders) for file in _foreign(folder)]
+    if foreign:
+        message = f"{len(foreign)} files among the photographs cannot be read ({some(foreign)})"
+        context.warn("foreign-file", message, "convert them to JPEG or PNG, videos to frames, to use them")
+
+
+def _foreign(folder: Path) -> list[Path]:
+    return sorted(file for file in folder.iterdir() if file.suffix.lower() in _FOREIGN)
 
 
 def _views(context: Context) -> None:
@@ -173,7 +101,7 @@ def _views(context: Context) -> None:
     if count < _FEW_VIEWS:
         message = f"{context.scene.root}: only {count} views"
         context.report.warn(
-            "few-views", message, "take more photographs: {_FEW_VIEWS} and more give a full scene"
+            "few-views", message, f"take more photographs: {_FEW_VIEWS} and more give a full scene"
         )
 
 
@@ -222,10 +150,17 @@ def _points(context: Context) -> None:
 
 def _placement(context: Context) -> None:
     """Scale and distance from the origin."""
-    scene, extent = context.scene, context.extent
+    scene, extent, report = context.scene, context.extent, context.report
     if bool(recentring(scene, extent).any()):
-        message = f"{scene.root}: the scene lies far from its origin; it is trained around its own centre"
-        context.report.note("far-origin", message)
+        far, _ = camera_radius([frame.camera for frame in scene.frames])
+        message = (
+            f"{scene.root}: the scene lies {float(far.norm()):.3g} units from its origin, {extent:.3g} wide"
+        )
+        remedy = (
+            "it is trained around its own centre, and exported there with the offset in the file where float32 does "
+            "not do; subtract a round offset from the model for files that need none"
+        )
+        report.warn("far-origin", message, remedy)
     if 0 < context.depth < 10 * _NEAR:
         message = f"{scene.root}: half of what is seen is nearer than {context.depth:.2g} units"
         context.report.warn(
@@ -240,20 +175,15 @@ def _disk(context: Context) -> None:
         context.report.warn("disk", message, "a run may need 2 GiB: make room, or write elsewhere with --out")
 
 
-def _threaded(function: Callable, frames: Iterable[Frame]) -> Iterable[tuple[Frame, tuple]]:
-    frames = list(frames)
-    with ThreadPoolExecutor(2) as pool:
-        yield from zip(frames, pool.map(function, frames), strict=True)
-
-
 CHECKS: tuple[Callable[[Context], None], ...] = (
     _overview,
-    _photographs,
-    _masks,
+    photographs,
+    masks,
     _surplus,
     _views,
     _poses,
     _points,
+    coverage,
     _placement,
     _disk,
 )

@@ -123,6 +123,32 @@ def decode(path: Path, orientation: int = 1) -> tuple[np.ndarray, np.ndarray | N
     return oriented(colour, orientation), None if alpha is None else oriented(alpha, orientation)
 
 
+def preview(path: Path, side: int) -> np.ndarray:
+    """A photograph in grey, averaged down: [h, w] uint8, the longer side at most `side`; over black where it is
+    transparent. The whole file is read, as `decode` does, but JPEGs are decoded at a fraction of their size.
+
+    Raises:
+        DatasetError: the file is missing, damaged or truncated.
+    """
+    from PIL import Image
+
+    try:
+        with Image.open(path) as image:
+            image.draft("L", (side, side))
+            image.load()
+            if image.mode.startswith("I") or image.mode == "F":
+                grey = Image.fromarray(_deep_grey(image)[..., 0].astype(np.uint8))
+            elif image.has_transparency_data:
+                premultiplied = image.convert("RGBA").convert("RGBa")
+                grey = Image.merge("RGB", premultiplied.split()[:3]).convert("L")
+            else:
+                grey = image.convert("L")
+            grey.thumbnail((side, side), Image.Resampling.BOX)
+            return np.asarray(grey)
+    except Exception as error:
+        raise _unreadable(path, "photograph", error) from error
+
+
 def _deep_grey(image) -> np.ndarray:
     """[H, W, 3] float32 in [0, 255] from a grey image of more than 8 bits."""
     values = np.asarray(image).astype(np.float32)

@@ -183,7 +183,7 @@ def test_a_sound_dataset(splat, sample):
     """Its only faults are that it is small."""
     done = splat("check", sample)
     assert done.code == 0
-    assert "can be trained on: 0 errors, 2 warnings" in done.out
+    assert "can be trained on: 0 errors, 3 warnings" in done.out
     assert "only 12 views" in done.out
     assert "only 400 points" in done.out
     assert json.loads(splat("check", sample, "--json").out)["ok"] is True
