@@ -138,11 +138,10 @@ def from_bytes(data: bytes) -> tuple[Quantized, Metadata]:
             raise ValueError(f"the codebook of {name} is empty")
         labels[name] = decode_indices(coded, words, count) if count else torch.zeros(0, dtype=torch.int64)
     kinds = len(books["scale"].words)
-    levels = [decode_indices(reader.part(), most + 1, kinds) if kinds else reader.part() for most in _LEVELS]
-    depths, *turned = levels if kinds else torch.zeros(len(_LEVELS), 0, dtype=torch.int64)
-    if kinds and int(depths.min()) < 1:
+    levels = torch.stack([_levels(reader.part(), most, kinds) for most in _LEVELS], 1)
+    depths, turns = levels[:, 0], levels[:, 1:]
+    if bool((depths < 1).any()):
         raise ValueError("the depths of the cells are out of range")
-    turns = torch.stack(turned, 1)
     coded_turns = [reader.part() for _ in range(PARTS)]
     labels["rotation"] = from_parts(coded_turns, turns[labels["scale"]])
     coded, rest = reader.part(), reader.part()
@@ -181,6 +180,10 @@ def _about(data: bytes) -> Metadata:
     if isinstance(about.get("up_axis"), str):
         kept["up_axis"] = about["up_axis"]
     return kept
+
+
+def _levels(data: bytes, most: int, count: int) -> torch.Tensor:
+    return decode_indices(data, most + 1, count) if count else torch.zeros(0, dtype=torch.int64)
 
 
 def _basis(data: bytes, degree: int) -> Basis:
