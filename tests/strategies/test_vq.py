@@ -131,6 +131,18 @@ def test_resumed_bit_for_bit(dataset: Dataset, layout: str) -> None:
         assert straight.cap == resumed.cap
 
 
+def test_until_it_begins_nothing_changes(dataset: Dataset) -> None:
+    """Measuring what changes cost leaves the run as it is without the strategy, to the bit."""
+    with_vq = run(session(dataset, "vq"), 47).trainer
+    config = replace(CONFIG, strategies=("mcmc",))
+    plain = run(assemble(config, dataset, registry.build(("mcmc",), CONFIG.options)), 47).trainer
+    assert with_vq.strategies[1]._samples == 2  # at steps 30 and 40; quantization begins after step 48
+    for (key, a), (_, b) in zip(
+        with_vq.ctx.gaussians.named_tensors(), plain.ctx.gaussians.named_tensors(), strict=True
+    ):
+        assert torch.equal(a, b), key
+
+
 def test_the_fused_step_stays(dataset: Dataset) -> None:
     chosen = session(dataset, "vq")
     calls = []

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from splat.core import Gaussians
+from splat.core import Gaussians, UsageError
 from splat.strategies.vq import forms, sensitivity
 from splat.strategies.vq.config import VqConfig
 from splat.strategies.vq.layout import Layout
@@ -51,6 +51,8 @@ class Vq(Strategy):
     config: VqConfig
 
     def setup(self, ctx: Context) -> None:
+        if ctx.optimizer.kind != "full":
+            raise UsageError("vq turns the optimizer's moments with the axes: use it with --moments full")
         layout = SogLayout if self.config.layout == "sog" else VqLayout
         self.layout: Layout = layout(self.config, ctx.gaussians.sh_degree)
         self._ctx = ctx
