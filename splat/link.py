@@ -9,7 +9,8 @@ from __future__ import annotations
 import math
 import queue
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, Literal, Protocol, TypeVar
@@ -53,6 +54,8 @@ class Snapshot:
     `rows` follows the snapshot's rows through the training; None where nothing trains, or where what is drawn
     has other rows than what is trained. Pictures go through the `heads` (splat.raster.draw); the values that these
     read are among the extras of the Gaussians.
+    `metadata` is what a file format should know of these Gaussians besides, in this order (codecs.format.Metadata): of
+    finished scenes, and of what `Session.take` returns.
     """
 
     step: int
@@ -64,6 +67,7 @@ class Snapshot:
     revision: int = 0
     rows: Rows | None = None
     heads: tuple[Head, ...] = ()
+    metadata: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Slot(Generic[T]):
@@ -119,6 +123,55 @@ class Commands:
                     raise
                 failed(error)
         return waiting
+
+
+class Turns:
+    """Lends the machine for a moment, between two steps of whoever trains.
+
+    What is drawn beside a step costs the training more than it takes: threads share cores and caches, and those that
+    are done wait for those that are late. Drawn between two steps, with every core, it costs what it takes, on any
+    machine. The lender waits for `patience` seconds at most: a borrower that overstays, hangs or dies costs that
+    once and no more.
+    """
+
+    def __init__(self, patience: float = 0.3) -> None:
+        self._patience = patience
+        self._condition = threading.Condition()
+        self._waiting = 0  # borrowers
+        self._state: Literal["own", "offered", "lent"] = "own"
+        self._number = 0  # of the turn: one who overstayed must not end that of another
+
+    def lend(self) -> None:
+        """Let one who waits have the machine; returns when it is given back. Called between two steps."""
+        if not self._waiting:
+            return
+        with self._condition:
+            if self._waiting:
+                self._state = "offered"
+                self._condition.notify_all()
+                self._condition.wait_for(lambda: self._state == "own", self._patience)
+                self._state = "own"
+                self._number += 1
+
+    @contextmanager
+    def borrow(self, timeout: float) -> Iterator[bool]:
+        """The machine for the length of a `with`; False where nobody lent it within `timeout` seconds."""
+        with self._condition:
+            self._waiting += 1
+            try:
+                lent = self._condition.wait_for(lambda: self._state == "offered", timeout)
+            finally:
+                self._waiting -= 1
+            if lent:
+                self._state, number = "lent", self._number
+        try:
+            yield lent
+        finally:
+            if lent:
+                with self._condition:
+                    if self._number == number:
+                        self._state = "own"
+                        self._condition.notify_all()
 
 
 class Controls(Protocol):
@@ -246,15 +299,20 @@ class Session:
         name: what people call the scene.
         slot: its snapshots; a finished scene has published its only one.
         commands: run by the trainer between steps, each with a `Controls`; None where nothing trains.
+        turns: lends the machine between steps; None where nothing trains, and where a step leaves it to a GPU.
         progress, history: of the run; None where nothing trains.
         views: posed photographs of the scene.
         points: [P, 3] the points that it began with, in its own coordinates.
         background: colour behind the scene.
         evaluate: mean PSNR, dB, of the given Gaussians on the held-out views (on all, where none is held
-            out); takes seconds, and asks `go_on` between views: None if that said no.
+            out), finished by the heads of a snapshot; takes seconds, and asks `go_on` between
+            views: None if that said no.
         offset: [3] float64 to add to the scene's coordinates for those of the dataset.
         export: writes the given Gaussians to a path, put back into the dataset's frame, with write options of
-            the format by name; returns notes. Raises SplatError.
+            the format by name and what the format should know of them, in the scene's own coordinates; returns
+            notes. Raises SplatError.
+        take: a snapshot of the run as it is now, with metadata; waits for the trainer, and asks `go_on` meanwhile:
+            None if that said no. None where nothing trains: the latest snapshot is what there is.
         folder: where files that the viewer makes belong.
         panels: the panels of the strategies, as they are now.
         log: writes a line for the user to where the others go.
@@ -263,24 +321,31 @@ class Session:
     name: str
     slot: Slot[Snapshot] = field(default_factory=Slot)
     commands: Commands | None = None
+    turns: Turns | None = None
     progress: Callable[[], Progress] | None = None
     history: History | None = None
     views: Sequence[View] = ()
     points: Tensor | None = None
     background: tuple[float, float, float] = (0.0, 0.0, 0.0)
-    evaluate: Callable[[Gaussians, Callable[[], bool]], float | None] | None = None
+    evaluate: Callable[[Gaussians, Callable[[], bool], tuple[Head, ...]], float | None] | None = None
     offset: Tensor = field(default_factory=lambda: torch.zeros(3, dtype=torch.float64))
-    export: Callable[[Gaussians, Path, Mapping[str, Any]], list[str]] | None = None
+    export: Callable[[Gaussians, Path, Mapping[str, Any], Mapping[str, Any]], list[str]] | None = None
+    take: Callable[[Callable[[], bool]], Snapshot | None] | None = None
     folder: Path | None = None
     panels: Callable[[], Sequence[PanelData]] | None = None
     log: Callable[[str], None] = print
 
     @staticmethod
     def finished(
-        name: str, gaussians: Gaussians, step: int = 0, heads: tuple[Head, ...] = (), **more: Any
+        name: str,
+        gaussians: Gaussians,
+        step: int = 0,
+        heads: tuple[Head, ...] = (),
+        metadata: Mapping[str, Any] | None = None,
+        **more: Any,
     ) -> Session:
-        """A scene that does not change."""
-        session = Session(name, **more)
-        degree = gaussians.sh_degree
-        session.slot.publish(Snapshot(step, step, gaussians, degree, math.nan, heads=heads))
+        """A scene that does not change; `heads` and `metadata` as in a Snapshot."""
+        session, degree = Session(name, **more), gaussians.sh_degree
+        snapshot = Snapshot(step, step, gaussians, degree, math.nan, heads=heads, metadata=metadata or {})
+        session.slot.publish(snapshot)
         return session

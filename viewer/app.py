@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from splat.core import DeviceError
+from splat.core import Camera, DeviceError
 from splat.link import Progress, Session, Snapshot
 from splat.viewer.budget import Budget
 from splat.viewer.cameras import first_view, pivot, up_direction
@@ -37,7 +37,6 @@ class Source:
 
     Attributes:
         version: counts snapshots, 0 before the first.
-        places: [V, 3] where the photographs were taken.
         editor: takes Gaussians out, and puts them back.
     """
 
@@ -48,8 +47,18 @@ class Source:
         self.snapshot: Snapshot | None = None
         self._budget = budget
         self._lock = threading.Lock()
-        positions = [view.camera.position.float().cpu() for view in session.views]
-        self.places: Tensor = torch.stack(positions) if positions else torch.zeros(0, 3)
+        self._places: tuple[list[Camera], Tensor] = ([], torch.zeros(0, 3))
+
+    @property
+    def places(self) -> Tensor:
+        """[V, 3] where the photographs were taken, as far as that is known by now."""
+        cameras, places = self._places
+        now = [view.camera for view in self.session.views]
+        if len(now) != len(cameras) or any(a is not b for a, b in zip(now, cameras, strict=True)):
+            positions = [camera.position.float().cpu() for camera in now]
+            places = torch.stack(positions)
+            self._places = now, places
+        return places
 
     def poll(self) -> bool:
         """Take the newest snapshot; whether it is a new one."""
@@ -66,6 +75,10 @@ class Source:
         """Have the trainer make another snapshot, if the scene has changed."""
         self.session.slot.wanted = True
 
+    def take(self, go_on: Callable[[], bool]) -> Snapshot | None:
+        """The scene as it is now, with all that a file should hold of it; None where `go_on` said no."""
+        return self.snapshot if self.session.take is None else self.session.take(go_on)
+
     def progress(self) -> Progress | None:
         return self.session.progress() if self.session.progress is not None else None
 
@@ -80,7 +93,8 @@ class Viewer:
         server: viser's.
         sources: the scenes.
         budget: what all visitors together may take from training.
-        cores: threads that may be used where nothing trains; beside a training it is one.
+        cores: threads that may be used where nothing trains, or while the training lends the machine; beside its
+            steps it is one.
         clients: the visitors, by viser's number.
     """
 
@@ -109,14 +123,13 @@ class Viewer:
         self.cores = torch.get_num_threads()
         self._log = log or sessions[0].log
         self._stopped = threading.Event()
-        self._gpu = False
         self._placed = False
         # Handles of browsers that have just left are written to now and then; that is no news to anybody, nor is
         # what is wrong with a message that no page would send.
         warnings.filterwarnings("ignore", message=r"Queued a .* on a closed connection")
         warnings.filterwarnings("ignore", message=r"\[viser\] .* does not match annotation")
         self.address = address or Address()
-        self.server, self.port = serve(self.viser, self.address, sessions[0].name)
+        self.server, self.port = serve(self.viser, self.address, sessions[0].name, self.log)
         self._hear_failures()
         self.server.gui.configure_theme(show_logo=False, show_share_button=False, dark_mode=True)
         self.server.on_client_connect(self._connected)
@@ -132,10 +145,6 @@ class Viewer:
                 where = traceback.extract_tb(error.__traceback__)[-1:]
                 for frame in where:
                     self._log(f"viewer:   at {frame.filename}:{frame.lineno} in {frame.name}")
-
-    def spend(self, seconds: float, processor: float) -> None:
-        """Account for work that took `seconds`, of which its thread ran for `processor`."""
-        self.budget.spend(seconds if self._gpu else processor)
 
     def stop(self) -> None:
         """Disconnect everybody and give the port back."""
@@ -185,14 +194,14 @@ class Viewer:
             time.sleep(0.05)
         if not self._here(number):
             return
-        began, cpu = time.monotonic(), time.thread_time()
+        began = time.monotonic()
         self.clients[number] = client = Client(self, handle)
         for source in self.sources:
             source.poll()
             source.request()
         client.guard(self._place)()
         client.guard(client.start)()
-        self.spend(time.monotonic() - began, time.thread_time() - cpu)
+        self.budget.spend(time.monotonic() - began)
         if not self._here(number):  # he has left meanwhile, perhaps before there was anything to forget
             self._forget(number)
             client.close()
@@ -225,9 +234,9 @@ class Viewer:
         """A visitor has left; nothing of him stays."""
         client = self.clients.pop(number, None)
         if client is not None:
-            began, cpu = time.monotonic(), time.thread_time()
+            began = time.monotonic()
             client.close()
-            self.spend(time.monotonic() - began, time.thread_time() - cpu)
+            self.budget.spend(time.monotonic() - began)
         if not self.clients:
             for source in self.sources:
                 source.session.slot.wanted = False
@@ -251,7 +260,7 @@ class Viewer:
             try:
                 self._update()
                 used = time.thread_time() + (time.clock_gettime(clock) if clock is not None else 0.0)
-                self.spend(0.0, used - before)
+                self.budget.spend(used - before)
                 before = used
             except Exception as error:
                 self.log(f"viewer: {type(error).__name__}: {error}", error)
@@ -260,14 +269,9 @@ class Viewer:
         use_threads(1)
         training = False
         for source in self.sources:
-            if source.snapshot is not None:
-                self._gpu = source.snapshot.gaussians.device.type != "cpu"
             progress = source.progress()
             training |= progress is not None and progress.state == "training"
         self.budget.unlimited = not training
-        clock = time.monotonic if self._gpu else time.process_time
-        if self.budget.clock is not clock:
-            self.budget.clock = clock
         for client in list(self.clients.values()):
             client.revive()
             source = client.source

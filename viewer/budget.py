@@ -8,42 +8,35 @@ import time
 from collections.abc import Callable
 
 BURST = 0.1  # seconds of work that may be saved up while nothing is drawn
+_USED_SECONDS = 10.0  # over which what was used of late is averaged
 
 
 class Budget:
-    """A share of what the machine gives this process, as a bucket that fills at `share` a second.
+    """A share of the time of a training, as a bucket that fills at `share` a second.
 
     What is spent is taken out, below zero if need be; nothing more is drawn until the debt is paid. Over any
     time T, what is spent stays within share * T + BURST and one last piece of work.
 
-    Seconds are those of a clock. Beside a training on the CPU it is the processor time of the process, all
-    threads together, and the viewer spends the processor time of its own threads: what it takes is a share
-    of what training takes, whatever else the machine does. A GPU does one thing at a time and training
-    waits for it, so there the seconds are those of a watch.
+    Seconds are those of a watch, and spent are all those in which the viewer does anything: a training that is
+    kept from a share of the time, even from all cores, is no slower than by that share. So the bound holds
+    on any machine, however many cores it has and whatever else they do.
 
     Attributes:
         unlimited: nothing trains that could be slowed down.
         spent: seconds, in all.
     """
 
-    def __init__(self, share: float = 0.1, clock: Callable[[], float] = time.process_time) -> None:
+    def __init__(self, share: float = 0.1, clock: Callable[[], float] = time.monotonic) -> None:
         """`share` is a fraction, 0 to 1."""
         self._clock = clock
         self._lock = threading.Lock()
         self._share = share
         self._saved = 0.0
         self._at = clock()
+        self._recent = 0.0
+        self._recent_at = clock()
         self.unlimited = False
         self.spent = 0.0
-
-    @property
-    def clock(self) -> Callable[[], float]:
-        return self._clock
-
-    @clock.setter
-    def clock(self, clock: Callable[[], float]) -> None:
-        with self._lock:
-            self._clock, self._at = clock, clock()
 
     @property
     def share(self) -> float:
@@ -59,7 +52,9 @@ class Budget:
         """Account for a piece of work that took `seconds` of the clock."""
         with self._lock:
             self._fill()
+            self._age()
             self.spent += seconds
+            self._recent += seconds
             if not self.unlimited:
                 self._saved -= seconds
 
@@ -69,6 +64,13 @@ class Budget:
         with self._lock:
             self._fill()
             return BURST if self.unlimited else self._saved
+
+    @property
+    def used(self) -> float:
+        """The share of the time that was spent of late."""
+        with self._lock:
+            self._age()
+            return self._recent / _USED_SECONDS
 
     def wait(self) -> float:
         """Seconds until the next piece of work may begin; 0 where it may now."""
@@ -82,6 +84,11 @@ class Budget:
         now = self._clock()
         self._saved = min(BURST, self._saved + self._share * (now - self._at))
         self._at = now
+
+    def _age(self) -> None:
+        now = self._clock()
+        self._recent *= math.exp(-(now - self._recent_at) / _USED_SECONDS)
+        self._recent_at = now
 
 
 class Ladder:

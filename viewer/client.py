@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable
@@ -185,6 +186,21 @@ class Client:
         nearest = int(distances.argmin())
         reach = AT_A_PHOTOGRAPH * float(torch.from_numpy(self.pose.look_at - self.pose.position).norm())
         return views[nearest] if float(distances[nearest]) <= reach else None
+
+    def opening(self) -> dict[str, Any]:
+        """What a page of the scene is to open on (codecs.format.Metadata): what the visitor sees."""
+        background = list(self.painter.look.background or self.session.background)
+        if self.pose is None:
+            return {"background": background}
+        pose = self.pose
+        across = 2 * math.atan(math.tan(pose.fov / 2) * pose.width / max(1, pose.height))
+        view = {
+            "position": pose.position.tolist(),
+            "target": pose.look_at.tolist(),
+            "up": self.up.tolist(),
+            "fov": [math.degrees(across), math.degrees(pose.fov)],
+        }
+        return {"view": view, "background": background}
 
     def photograph(self, camera: Camera) -> tuple[Tensor, Tensor] | None:
         """What a photograph shows of the view of `camera`, [H, W, 3] in [0, 1], and where ([H, W] bool); None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +52,7 @@ class Outcome:
         dropped: [N] bool, the Gaussians of the scene that were left out.
         bytes: of the file.
         notes: what the format does not hold.
+        metadata: what the format knows of what was written.
     """
 
     plan: Plan
@@ -60,6 +61,7 @@ class Outcome:
     dropped: Tensor
     bytes: int
     notes: list[str]
+    metadata: Mapping[str, Any]
 
 
 def ranked(
@@ -92,18 +94,20 @@ def dropped(order: Tensor, share: float) -> Tensor:
 
 
 def through_codec(
-    gaussians: Gaussians, extension: str, options: Mapping[str, Any]
+    gaussians: Gaussians, extension: str, options: Mapping[str, Any], metadata: Mapping[str, Any]
 ) -> tuple[Gaussians, int, list[str]]:
     """(what is read back, bytes, notes) of the scene written in a format; nothing stays on the disk."""
     with tempfile.TemporaryDirectory(prefix="splat-compress-") as folder:
         path = Path(folder) / f"scene{extension}"
-        notes = codecs.encode(replace(gaussians, extras={}).to("cpu"), path, options=options)
+        notes = codecs.encode(gaussians.to("cpu"), path, dict(metadata), options)
         size = sum(file.stat().st_size for file in Path(folder).rglob("*") if file.is_file())
         return codecs.decode(path)[0].to(gaussians.device), size, notes
 
 
-def carry_out(gaussians: Gaussians, order: Tensor, plan: Plan) -> Outcome:
-    """Does what the plan says; `order` [N] is that of `ranked` by the plan's method.
+def carry_out(
+    gaussians: Gaussians, order: Tensor, plan: Plan, metadata: Mapping[str, Any] | None = None
+) -> Outcome:
+    """Does what the plan says; `order` [N] is that of `ranked` by the plan's method, `metadata` of the scene.
 
     Raises:
         SplatError: the format cannot hold the scene.
@@ -111,8 +115,10 @@ def carry_out(gaussians: Gaussians, order: Tensor, plan: Plan) -> Outcome:
     out = dropped(order, plan.share)
     smaller = search.survivors(gaussians, ~out.to(gaussians.device))
     smaller = search.lower_degree(smaller, plan.sh_degree)
-    back, size, notes = through_codec(smaller, plan.extension, plan.options)
-    return Outcome(plan, smaller, back, out, size, notes)
+    rows, whole = (~out).nonzero()[:, 0], smaller.sh_degree == gaussians.sh_degree
+    known, changed = search.kept_metadata(metadata or {}, rows, len(out), as_learned=whole)
+    back, size, notes = through_codec(smaller, plan.extension, plan.options, known)
+    return Outcome(plan, smaller, back, out, size, changed + notes, known)
 
 
 @torch.no_grad()

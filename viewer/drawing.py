@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -25,9 +26,11 @@ if TYPE_CHECKING:
 POLL_SECONDS = 0.05
 REST_SECONDS = 0.2  # without a camera message, after which the camera counts as at rest
 MOVING_SECONDS = 0.06  # a picture may take while the camera moves and nothing trains
-BURST_SECONDS = 0.15  # the same beside a training, out of what was saved up
-MOVING_RATE = 5.0  # pictures a second that the budget is spread over once nothing is saved up
+BURST_SECONDS = 0.1  # the same beside a training, out of what was saved up
+MOVING_RATE = 6.0  # pictures a second that the budget is spread over once nothing is saved up
 FRESH_SECONDS = 1.0  # between two pictures of a scene in training that the budget is spread over
+FRESH_RATE = 4.0  # of these pictures a second, at most: nobody sees a scene change faster
+TURN_SECONDS = 0.5  # that a picture waits for the training to lend the machine
 COARSEST_FRESH = 2  # rung of the ladder, for these
 BROWSER_SECONDS = 1.0  # between two sets of splats for the browser, at least
 BROWSER_CAP = 400_000
@@ -46,6 +49,7 @@ class Look:
         drawn: "server" (our rasterizer) or "browser" (viser's splats).
         mode: of MODES; for the server.
         beside: whether every scene is shown, in columns.
+        heads: whether networks that were trained on pictures finish them.
         height: the tallest picture to draw, pixels.
         background: colour behind the scene, or None for the session's.
         cap: most splats for the browser.
@@ -56,6 +60,7 @@ class Look:
     drawn: str = "server"
     mode: str = "colour"
     beside: bool = False
+    heads: bool = True
     height: int = 1080
     background: tuple[float, float, float] | None = None
     cap: int = BROWSER_CAP
@@ -76,7 +81,7 @@ class Painter:
         self._moved_at = 0.0
         self._done: tuple[Any, ...] | None = None  # what the latest picture showed
         self._rung = 0
-        self._fresh = False  # whether the latest picture is of the newest snapshot
+        self._took = 0.0  # seconds that the latest picture took, 0 where none was due
         self._drawn_at = 0.0
         self._splats: Any = None  # the handle in the browser
         self._filtered: dict[int, tuple[tuple[int, int], Gaussians]] = {}
@@ -118,21 +123,27 @@ class Painter:
         self._wake.set()
 
     def _run(self) -> None:
+        budget = self.client.viewer.budget
         while not self._closed:
             self._wake.wait(POLL_SECONDS)
             self._wake.clear()
+            began = time.thread_time()
             try:
                 if not self._closed:
-                    self._turn()
+                    self._took = 0.0
+                    self._keep_up()
             except Exception as error:
                 self.client.failed("drawing", error)
                 self._wake.wait(1.0)
+            budget.spend(max(self._took, time.thread_time() - began))
+            if self.frames and (wait := budget.wait()):
+                time.sleep(min(wait, POLL_SECONDS))  # whatever the camera does meanwhile
 
-    def _turn(self) -> None:
+    def _keep_up(self) -> None:
+        """Draw what is due, if anything is."""
         client = self.client
         budget = client.viewer.budget
         client.source.poll()
-        use_threads(client.viewer.cores if budget.unlimited else 1)
         if client.pose is None or client.source.snapshot is None or client.congested():
             if client.source.snapshot is None:
                 client.source.request()
@@ -140,7 +151,7 @@ class Painter:
         moving = time.monotonic() - self._moved_at < REST_SECONDS
         if budget.wait() > 0 and self.frames:  # a new visitor does not wait for his first picture
             return
-        if not moving:
+        if not moving and (budget.unlimited or time.monotonic() - self._drawn_at >= 1 / FRESH_RATE):
             client.source.request()
         if self.look.drawn == "browser":
             self._to_browser()
@@ -165,17 +176,30 @@ class Painter:
             return
         same_view = self._done is not None and self._done[: len(view)] == view
         rung = self._choose(full, moving, refine=wanted == self._done, fresh=same_view)
-        began, cpu = time.monotonic(), time.thread_time()
         size = self.ladder.size(full, rung)
-        image = self.picture(pose, size)
+        with self._machine():
+            began = time.monotonic()
+            image = self.picture(pose, size)
         client.handle.scene.set_background_image(image.numpy(), "jpeg", jpeg_quality=90 if rung == 0 else 75)
         client.handle.flush()
         seconds = time.monotonic() - began
-        client.viewer.spend(seconds, time.thread_time() - cpu)
+        self._took = seconds
         self.ladder.record(rung, seconds)
         self._done, self._rung, self._drawn_at = wanted, rung, time.monotonic()
         self.frames += 1
         self.last = {"size": size, "seconds": seconds, "rung": rung}
+
+    @contextmanager
+    def _machine(self) -> Iterator[None]:
+        """Every core for a picture, between two steps of the training; one of them where it does not lend them."""
+        viewer, turns = self.client.viewer, self.client.session.turns
+        if viewer.budget.unlimited or turns is None:
+            use_threads(viewer.cores if viewer.budget.unlimited else 1)
+            yield
+            return
+        with turns.borrow(TURN_SECONDS) as lent:
+            use_threads(viewer.cores if lent else 1)
+            yield
 
     def _choose(self, full: tuple[int, int], moving: bool, refine: bool, fresh: bool) -> int:
         """The rung of the next picture.
@@ -186,13 +210,13 @@ class Painter:
         if moving:
             if budget.unlimited:
                 return self.ladder.choose(full, MOVING_SECONDS)
-            share = 2 * budget.share / MOVING_RATE  # about half of the time is spent waiting for a core
-            return self.ladder.choose(full, max(share, BURST_SECONDS if budget.saved > 0.05 else 0.0))
+            spread = budget.share / MOVING_RATE
+            return self.ladder.choose(full, max(spread, BURST_SECONDS if budget.saved > 0.05 else 0.0))
         if refine:
             middle = self.ladder.choose(full, 0.4)
             return middle if middle < self._rung else 0
         if fresh and not budget.unlimited:
-            return min(COARSEST_FRESH, self.ladder.choose(full, 2 * budget.share * FRESH_SECONDS))
+            return min(COARSEST_FRESH, self.ladder.choose(full, budget.share * FRESH_SECONDS))
         return self.ladder.choose(full, 0.4)
 
     def picture(self, pose: Pose, size: tuple[int, int]) -> Tensor:
@@ -215,6 +239,7 @@ class Painter:
                 snapshot.sh_degree,
                 look.background or source.session.background,
                 self.client.photograph,
+                snapshot.heads if look.heads else (),
             )
             image = MODES[look.mode](scene, camera)
             for overlay in list(look.overlays.values()):
@@ -244,7 +269,7 @@ class Painter:
         if wanted == self._done or not (late or now - self._drawn_at >= BROWSER_SECONDS):
             return
         assert source.snapshot is not None
-        cpu = time.thread_time()
+        use_threads(client.viewer.cores if client.viewer.budget.unlimited else 1)
         chosen = browser.splats(self.filtered(0, source.version, source.snapshot.gaussians), look.cap)
         arrays = (chosen.centers, chosen.covariances, chosen.rgbs, chosen.opacities)
         with client.handle.atomic():
@@ -255,7 +280,7 @@ class Painter:
                 self._splats.set_gaussians(*arrays)
                 if self._splats.scale != chosen.scale:
                     self._splats.scale = chosen.scale
-        client.viewer.spend(time.monotonic() - now, time.thread_time() - cpu)
+        self._took = time.monotonic() - now
         self._done, self._rung, self._drawn_at = wanted, 0, now
         self.frames += 1
         self.last = {"splats": len(chosen.centers), "seconds": time.monotonic() - now}

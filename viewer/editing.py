@@ -4,11 +4,13 @@ own copy."""
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from typing import Any
 
 from torch import Tensor
 
+from splat.codecs import search
 from splat.core import Gaussians, UsageError
 from splat.link import Session, Snapshot
 
@@ -37,10 +39,12 @@ class Editor:
             return
         if bool(chosen.all()):
             raise UsageError("these are all Gaussians: at least one must remain")
-        self.replace(of.gaussians.select(~chosen.to(of.gaussians.device)), of)
+        kept = ~chosen.cpu()
+        metadata, _ = search.kept_metadata(of.metadata, kept.nonzero()[:, 0], len(kept), as_learned=True)
+        self.replace(of.gaussians.select(kept.to(of.gaussians.device)), metadata, of)
 
-    def replace(self, gaussians: Gaussians, of: Snapshot) -> None:
-        """Put `gaussians` in the place of a snapshot of a finished scene.
+    def replace(self, gaussians: Gaussians, metadata: Mapping[str, Any], of: Snapshot) -> None:
+        """Put `gaussians`, of which `metadata` is to be known, in the place of a snapshot of a finished scene.
 
         Raises:
             UsageError: the snapshot is not of the scene as it is now.
@@ -49,7 +53,8 @@ class Editor:
             if self._session.slot.latest(timeout=0)[1] is not of:
                 raise UsageError("the scene has changed since these were chosen: choose again")
             self._past = [*self._past, of][-_REMEMBERED:]
-            self._session.slot.publish(replace(of, gaussians=gaussians, revision=of.revision + 1))
+            changed = replace(of, gaussians=gaussians, metadata=metadata, revision=of.revision + 1)
+            self._session.slot.publish(changed)
 
     def restore(self, failed: Callable[[Exception], None]) -> None:
         """Take the latest edit back; UsageError, or a call of `failed`, where it took nothing."""

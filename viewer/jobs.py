@@ -12,6 +12,9 @@ if TYPE_CHECKING:
     from splat.viewer.client import Client
 
 _NAP_SECONDS = 0.1
+# That a piece of work counts for, at most: a person has asked for it, and a file that takes long to write must not keep
+# everybody's picture still for minutes.
+_COUNTED_SECONDS = 0.5
 
 
 class CalledOff(Exception):
@@ -32,7 +35,7 @@ class Job:
         self._client = client
         self._budget = client.viewer.budget
         self._called_off = threading.Event()
-        self._since = (0.0, 0.0)  # on the wall's clock and on the thread's own
+        self._since = 0.0
         self.running = True
         self._do = do
         self._thread = client.work(name, self._run)
@@ -51,18 +54,17 @@ class Job:
 
     def go_on(self) -> bool:
         """Whether to go on. Called by the work itself."""
-        now = (time.monotonic(), time.thread_time())
-        self._client.viewer.spend(now[0] - self._since[0], now[1] - self._since[1])
+        self._budget.spend(min(_COUNTED_SECONDS, time.monotonic() - self._since))
         while not self.cancelled:
             wait = self._budget.wait()
             if wait <= 0:
-                self._since = (time.monotonic(), time.thread_time())
+                self._since = time.monotonic()
                 return True
             self._called_off.wait(min(wait, _NAP_SECONDS))
         return False
 
     def _run(self) -> None:
-        self._since = (time.monotonic(), time.thread_time())
+        self._since = time.monotonic()
         try:
             with contextlib.suppress(CalledOff):
                 self._do(self)

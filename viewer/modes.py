@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from splat.core import Camera, Gaussians
-from splat.raster import RenderOptions, RenderOutput, render
+from splat.core.heads import Head
+from splat.raster import RenderOptions, RenderOutput, draw, render
 from splat.viewer.colours import stretched, turbo
 
 _SOLID = 0.5  # alpha from which a pixel has a depth worth showing
@@ -23,27 +24,35 @@ class Scene:
         sh_degree: highest degree of the harmonics to use.
         background: colour behind the scene.
         truth: the photograph as a camera sees it, with where it is known; None where there is none.
+        heads: networks that finish the image; not that of Gaussians which lack what one of them reads.
     """
 
     gaussians: Gaussians
     sh_degree: int
     background: tuple[float, float, float] = (0.0, 0.0, 0.0)
     truth: Callable[[Camera], tuple[Tensor, Tensor] | None] = lambda camera: None
+    heads: tuple[Head, ...] = ()
+
+    def image(self, camera: Camera) -> Tensor:
+        """[H, W, 3] what the camera sees."""
+        have = {None, *self.gaussians.extras}
+        heads = self.heads if all(head.features in have for head in self.heads) else ()
+        with torch.no_grad():
+            return draw(self.gaussians, camera.to(self.gaussians.device), self._options(), heads).image
 
     def render(self, camera: Camera, *needs: str, features: Tensor | None = None) -> RenderOutput:
-        options = RenderOptions(
-            background=torch.tensor(self.background, device=self.gaussians.device),
-            sh_degree=self.sh_degree,
-            needs=frozenset(needs),
-            features=features,
-        )
+        options = replace(self._options(), needs=frozenset(needs), features=features)
         with torch.no_grad():
-            return render(self.gaussians, camera, options)
+            return render(self.gaussians, camera.to(self.gaussians.device), options)
+
+    def _options(self) -> RenderOptions:
+        background = torch.tensor(self.background, device=self.gaussians.device)
+        return RenderOptions(background, self.sh_degree)
 
 
 def colour(scene: Scene, camera: Camera) -> Tensor:
     """The image."""
-    return scene.render(camera).image
+    return scene.image(camera)
 
 
 def depth(scene: Scene, camera: Camera) -> Tensor:
@@ -101,7 +110,7 @@ def contribution(scene: Scene, camera: Camera) -> Tensor:
 def error(scene: Scene, camera: Camera) -> Tensor:
     """Mean absolute difference to the photograph, red from 0.25 on; the picture itself, dimmed, where no
     photograph was taken from here."""
-    image = scene.render(camera).image.clamp(0, 1)
+    image = scene.image(camera).clamp(0, 1)
     known = scene.truth(camera)
     if known is None:
         return 0.4 * image

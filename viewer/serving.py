@@ -6,11 +6,14 @@ import contextlib
 import getpass
 import io
 import socket
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from splat.core import DeviceError, UsageError
+from splat.viewer import origins
 
+_TOLD = 20  # origins that the log names
 _PORTS = 50  # tried from the first one on
 
 
@@ -50,10 +53,17 @@ def free_port(address: Address) -> int:
     )
 
 
-def serve(viser: Any, address: Address, label: str) -> tuple[Any, int]:
+def serve(viser: Any, address: Address, label: str, log: Callable[[str], None]) -> tuple[Any, int]:
     """viser's server on the first free port, and the port; viser itself says nothing on the terminal."""
     port = free_port(address)
-    with contextlib.redirect_stdout(io.StringIO()):
+    told: set[str] = set()
+
+    def refused(origin: str) -> None:
+        if len(told) < _TOLD and origin not in told:
+            told.add(origin)
+            log(f"viewer: a page of {origin:.100} tried to connect and was refused")
+
+    with contextlib.redirect_stdout(io.StringIO()), origins.checked(address.host, refused):
         server = viser.ViserServer(host=address.host, port=port, label=label, verbose=False)
     return server, server.get_port()
 

@@ -146,19 +146,18 @@ class Job:
 
     def metadata_of(self, plan: search.Plan) -> dict[str, Any]:
         """What a codec should know of what a plan keeps."""
-        learned = self.metadata.get("codebooks")
-        if not learned:
-            return self.metadata
-        if moving.turn(self.move) is not None or plan.sh_degree < self.loaded.gaussians.sh_degree:
-            self.note("the codebooks learned in training do not fit the changed scene: new ones are made")
-            return {**self.metadata, "codebooks": None}
-        rows = (
-            self.rows if plan.keep == len(self.scene) else self.rows[self.ranking[: plan.keep].sort().values]
+        rows = self.rows
+        if self.metadata.get("codebooks") and plan.keep < len(self.scene):
+            rows = rows[self.ranking[: plan.keep].sort().values]
+        whole = plan.sh_degree >= self.loaded.gaussians.sh_degree
+        metadata, notes = search.kept_metadata(
+            self.metadata,
+            rows,
+            len(self.loaded.gaussians),
+            as_learned=whole and moving.turn(self.move) is None,
         )
-        return {
-            **self.metadata,
-            "codebooks": search.select_codebooks(learned, rows, len(self.loaded.gaussians)),
-        }
+        self.note(*notes)
+        return metadata
 
     def settings(self, plan: search.Plan) -> Any:
         """The write options of a plan."""

@@ -83,7 +83,8 @@ def finished(loaded: Loaded, background: tuple[float, float, float] | None = Non
         "background": behind,
         "folder": loaded.run or Path.cwd(),
         "offset": loaded.offset,
-        "export": live.exporter(loaded.offset, {"step": loaded.metadata.get("step", 0)}),
+        "export": live.exporter(loaded.offset),
+        "metadata": loaded.metadata,
     }
     if loaded.session is not None or loaded.data is not None:
         dataset = loaded.dataset(background=behind)
@@ -91,13 +92,21 @@ def finished(loaded: Loaded, background: tuple[float, float, float] | None = Non
         def moved(camera):
             return loaded.local(camera, dataset.offset)
 
-        more["views"] = live.views(dataset, behind, moved)
+        own = loaded.session if loaded.session is not None and dataset is loaded.session.dataset else None
+        more["views"] = live.views(dataset, behind, moved, live.refined(own) if own is not None else None)
         more["evaluate"] = live.evaluator(dataset, behind, moved)
         if dataset.points is not None:
             more["points"] = (dataset.points.xyz.double() + dataset.offset - loaded.offset).float()
+    scene = loaded.gaussians.detach()
+    if loaded.session is not None:
+        from splat.training.export import metadata, with_features
+
+        more["heads"] = loaded.session.trainer.heads()
+        more["metadata"] = metadata(loaded.session)
+        scene = with_features(scene, more["heads"])
     return Session.finished(
         loaded.path.name or str(loaded.path),
-        loaded.gaussians.detach(),
+        scene,
         loaded.metadata.get("step", 0),
         **more,
     )

@@ -7,6 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 import splat
 from splat.core import Gaussians
 from splat.core.heads import Head
@@ -21,10 +23,10 @@ def export_scene(
     """Write the scene as it is drawn to exports/NAME, whole or not at all; returns its path and a note."""
     from splat import codecs
 
-    scene, metadata, note = exported(session)
+    scene, known, note = exported(session)
     require_disk(folder.path, sum(v.numel() * v.element_size() for _, v in scene.named_tensors()))
     path = folder.exports / name
-    codecs.encode(scene, path, metadata)  # whole or not at all
+    codecs.encode(scene, path, known)  # whole or not at all
     return path, note
 
 
@@ -34,25 +36,37 @@ def exported(session: Session) -> tuple[Gaussians, dict[str, Any], str | None]:
     A scene that was recentred is put back where float32 allows; otherwise metadata["offset"] holds the
     float64 [x, y, z] to add to the means.
     """
-    scene, metadata = baked(session)
+    scene, known = baked(session)
     placement = place(scene, session.dataset.offset)
     if placement.offset is not None:
-        metadata["offset"] = placement.offset.tolist()
-    return placement.gaussians, metadata, placement.note
+        known["offset"] = placement.offset.tolist()
+    return placement.gaussians, known, placement.note
 
 
 def baked(session: Session) -> tuple[Gaussians, dict[str, Any]]:
     """The scene with every transform baked in, on the CPU, less the dataset's offset; what a codec should know."""
     trainer = session.trainer
-    metadata: dict[str, Any] = {"generator": f"splat {splat.__version__}", "step": trainer.ctx.step}
+    return with_features(trainer.baked().to("cpu"), trainer.heads()), metadata(session)
+
+
+def metadata(session: Session) -> dict[str, Any]:
+    """What a codec should know of the baked scene, its own from now on: nothing of it changes with the run."""
+    trainer = session.trainer
+    found: dict[str, Any] = {"generator": f"splat {splat.__version__}", "step": trainer.ctx.step}
     for strategy in trainer.strategies:
-        metadata.update(strategy.export(trainer.ctx))
-    heads = trainer.heads()
-    metadata["heads"] = {head.name: head.saved for head in heads}
-    return with_features(trainer.baked().to("cpu"), heads), metadata
+        found.update(strategy.export(trainer.ctx))
+    found["heads"] = {head.name: head.saved for head in trainer.heads()}
+    return _copied(found)
 
 
 def with_features(scene: Gaussians, heads: Sequence[Head]) -> Gaussians:
     """The scene with those of its extras that its heads read, and no others."""
     read = {head.features for head in heads}
     return replace(scene, extras={name: value for name, value in scene.extras.items() if name in read})
+
+
+def _copied(value: Any) -> Any:
+    """The same with tensors of its own, on the CPU."""
+    if isinstance(value, dict):
+        return {key: _copied(inner) for key, inner in value.items()}
+    return value.detach().to("cpu", copy=True) if isinstance(value, Tensor) else value

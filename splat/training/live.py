@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import queue
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, replace
@@ -14,12 +15,13 @@ from torch import Tensor
 
 import splat
 from splat import link
-from splat.core import Gaussians
+from splat.core import Camera, Gaussians
+from splat.core.heads import Head
 from splat.core.world import place
 from splat.data import Dataset
-from splat.raster import RenderOptions, render
+from splat.raster import RenderOptions, draw
 from splat.training.evaluate import photograph
-from splat.training.export import with_features
+from splat.training.export import metadata, with_features
 from splat.training.losses import psnr
 from splat.training.report import Reporter
 from splat.training.runfolder import RunFolder
@@ -27,6 +29,8 @@ from splat.training.session import Session
 
 PUBLISH_SECONDS = 0.05  # between two snapshots, at least
 _RATE_SECONDS = 1.0
+_REFINE_SECONDS = 5.0  # between two looks at refined cameras
+_TAKE_SECONDS = 0.2  # between two looks whether a scene that is waited for is still wanted
 _HISTORY_STEPS = 10
 
 Colour = tuple[float, float, float]
@@ -58,6 +62,7 @@ class Live:
         self._views: dict[str, link.View] = {}
         self._published: tuple[int, int] | None = None
         self._published_at = -math.inf
+        self._refined_at = -math.inf
         self._psnr = math.nan
         self._rate = 0.0
         self._counted = (time.monotonic(), self.trainer.ctx.step)
@@ -72,6 +77,7 @@ class Live:
             name=dataset.scene.name,
             slot=self._slot,
             commands=self.trainer.commands,
+            turns=self.trainer.turns if session.device.type == "cpu" else None,
             progress=self.progress,
             history=self._history,
             views=shown,
@@ -80,6 +86,7 @@ class Live:
             evaluate=evaluator(dataset, session.background),
             offset=dataset.offset,
             export=exporter(dataset.offset),
+            take=self.take,
             folder=self._folder.path,
             panels=self.panels,
             log=self._reporter.log,
@@ -105,15 +112,55 @@ class Live:
         if stamp == self._published or now - self._published_at < PUBLISH_SECONDS:
             return
         self._slot.wanted = False
+        self._refine(now)
+        self._slot.publish(self._snapshot())
+        self._published, self._published_at = stamp, now
+
+    def _refine(self, now: float) -> None:
+        """Move the views to where their photographs are held to have been taken by now."""
+        poses, dataset = self.trainer.poses, self._session.dataset
+        if poses is None or now - self._refined_at < _REFINE_SECONDS:
+            return
+        self._refined_at = now
+        for index, camera in refined(self._session).items():
+            view = self._views.get(dataset.scene.frames[index].name)
+            if view is not None:
+                view.camera = camera
+
+    def _snapshot(self) -> link.Snapshot:
+        """The scene now; called between two steps."""
+        trainer, began = self.trainer, time.monotonic()
         heads = trainer.heads()
         scene = with_features(trainer.baked(), heads).clone()
-        degree = trainer.sh_degree
-        rows = trainer.by_hand.follow() if len(scene) == len(trainer.ctx.gaussians) else None
-        seconds = time.monotonic() - now
-        self._slot.publish(
-            link.Snapshot(stamp[0], trainer.end, scene, degree, trainer.loss, seconds, stamp[1], rows, heads)
+        return link.Snapshot(
+            step=trainer.ctx.step,
+            end=trainer.end,
+            gaussians=scene,
+            sh_degree=trainer.sh_degree,
+            loss=trainer.loss,
+            seconds=time.monotonic() - began,
+            revision=trainer.revision,
+            rows=trainer.by_hand.follow() if len(scene) == len(trainer.ctx.gaussians) else None,
+            heads=heads,
         )
-        self._published, self._published_at = stamp, now
+
+    def take(self, go_on: Callable[[], bool]) -> link.Snapshot | None:
+        """The scene now, with what file formats should know of it; called from other threads, see link.Session."""
+        taken: queue.SimpleQueue[link.Snapshot | Exception] = queue.SimpleQueue()
+
+        def make(trainer: Any) -> None:
+            taken.put(replace(self._snapshot(), metadata=metadata(self._session)))
+
+        self.trainer.commands.send(make, taken.put)
+        while go_on():
+            try:
+                found = taken.get(timeout=_TAKE_SECONDS)
+            except queue.Empty:
+                continue
+            if isinstance(found, Exception):
+                raise found
+            return found
+        return None
 
     def panels(self) -> list[link.PanelData]:
         """What runs: the run itself with everything that strategies log, then each strategy."""
@@ -169,15 +216,30 @@ def _option(config: Any, name: str) -> link.Entry:
     return link.Entry(name.replace("_", " "), "value", read, hint="an option, as the run was started with")
 
 
+def refined(session: Session) -> dict[int, Camera]:
+    """Number of the frame -> where its camera is after refinement (--poses); empty where none is refined."""
+    poses, dataset = session.trainer.poses, session.dataset
+    if poses is None:
+        return {}
+    cameras = poses.refined([dataset.camera(index) for index in dataset.train])
+    return dict(zip(dataset.train, cameras, strict=True))
+
+
 def views(
-    dataset: Dataset, background: Colour, moved: Callable[[Any], Any] = lambda camera: camera
+    dataset: Dataset,
+    background: Colour,
+    moved: Callable[[Any], Any] = lambda camera: camera,
+    cameras: Mapping[int, Camera] | None = None,
 ) -> list[link.View]:
-    """The photographs of a dataset; `moved` puts their cameras into the coordinates of the scene."""
-    held_out = set(dataset.test)
+    """The photographs of a dataset; `moved` puts their cameras into the coordinates of the scene.
+
+    `cameras` are those that stand elsewhere than the dataset says, by the number of the frame.
+    """
+    held_out, cameras = set(dataset.test), cameras or {}
     return [
         link.View(
             dataset.scene.frames[index].name,
-            moved(dataset.camera(index)),
+            moved(cameras.get(index) or dataset.camera(index)),
             lambda index=index: photograph(dataset, index, background)[0],  # type: ignore[misc]
             index in held_out,
         )
@@ -187,19 +249,22 @@ def views(
 
 def evaluator(
     dataset: Dataset, background: Colour, moved: Callable[[Any], Any] = lambda camera: camera
-) -> Callable[[Gaussians, Callable[[], bool]], float | None]:
+) -> Callable[[Gaussians, Callable[[], bool], tuple[Head, ...]], float | None]:
     """Scores Gaussians on the held-out photographs, or on all where none is held out: `link.Session.evaluate`."""
     chosen: Sequence[int] = dataset.test or dataset.train
 
     @torch.no_grad()
-    def evaluate(gaussians: Gaussians, go_on: Callable[[], bool]) -> float | None:
+    def evaluate(
+        gaussians: Gaussians, go_on: Callable[[], bool], heads: tuple[Head, ...] = ()
+    ) -> float | None:
         behind = torch.tensor(background, device=gaussians.device)
         scores = []
         for index in chosen:
             if not go_on():
                 return None
             target, mask = photograph(dataset, index, background)
-            image = render(gaussians, moved(dataset.camera(index)), RenderOptions(background=behind)).image
+            camera = moved(dataset.camera(index)).to(gaussians.device)
+            image = draw(gaussians, camera, RenderOptions(background=behind), heads).image
             truth = target.float() / 255
             scores.append(min(float(psnr(image.cpu().clamp(0, 1), truth, mask)), 100.0))
         return sum(scores) / len(scores)
@@ -208,17 +273,27 @@ def evaluator(
 
 
 def exporter(
-    offset: Tensor, metadata: dict[str, Any] | None = None
-) -> Callable[[Gaussians, Path, Mapping[str, Any]], list[str]]:
+    offset: Tensor,
+) -> Callable[[Gaussians, Path, Mapping[str, Any], Mapping[str, Any]], list[str]]:
     """Writes Gaussians to a file in the frame of the dataset: `link.Session.export`."""
 
-    def export(gaussians: Gaussians, path: Path, options: Mapping[str, Any]) -> list[str]:
+    def export(
+        gaussians: Gaussians, path: Path, options: Mapping[str, Any], known: Mapping[str, Any]
+    ) -> list[str]:
         from splat import codecs
 
-        placement = place(replace(gaussians.detach().to("cpu"), extras={}), offset)
-        said: dict[str, Any] = {"generator": f"splat {splat.__version__}", **(metadata or {})}
+        placement = place(gaussians.detach().to("cpu"), offset)
+        said: dict[str, Any] = {"generator": f"splat {splat.__version__}", **known}
+        origin = offset  # of the scene's own coordinates in the file
+        said.pop("offset", None)
         if placement.offset is not None:
             said["offset"] = placement.offset.tolist()
+            origin = offset - placement.offset
+        if "view" in said:
+            moved = {
+                name: (origin + torch.tensor(said["view"][name])).tolist() for name in ("position", "target")
+            }
+            said["view"] = {**said["view"], **moved}
         notes = [placement.note] if placement.note else []
         return notes + codecs.encode(placement.gaussians, path, said, options)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -95,6 +96,11 @@ class Poses(PerView):
     def camera(self, view: int, camera: Camera) -> Camera:
         """The refined camera; its pose is differentiable."""
         return moved(camera, self.leaf(view), self.extent)
+
+    @torch.no_grad()
+    def refined(self, cameras: Sequence[Camera]) -> list[Camera]:
+        """Every training camera where it is now."""
+        return [moved(camera, xi, self.extent) for camera, xi in zip(cameras, self.rows, strict=True)]
 
 
 def moved(camera: Camera, xi: Tensor, extent: float) -> Camera:

@@ -16,7 +16,7 @@ from splat.codecs.quantize.order import morton_order
 from splat.core import Camera, Gaussians, UsageError
 from splat.core.gaussians import PARAMETERS
 from splat.core.heads import Head
-from splat.link import Commands, Snapshot
+from splat.link import Commands, Snapshot, Turns
 from splat.raster import RenderOptions, RenderOutput
 from splat.training import guard
 from splat.training.ahead import Ahead
@@ -40,6 +40,7 @@ class Trainer:
         observers: called with the trainer after every step.
         idlers: called with the trainer again and again while it is paused.
         commands: run between steps, with the trainer as their argument.
+        turns: of who draws between steps.
         paused, stopping: obeyed between steps.
         by_hand: what people take out of the scene.
         revision: counts what commands did to the scene.
@@ -66,6 +67,7 @@ class Trainer:
         self.exposure = exposure
         self.poses = poses
         self.commands = commands or Commands()
+        self.turns = Turns()
         self.end = ctx.steps
         self.loss = math.nan  # the latest that is known: on a GPU of some steps ago
         self.loss_view = ""
@@ -114,6 +116,7 @@ class Trainer:
             self.step()
             for observer in self.observers:
                 observer(self)
+            self.turns.lend()
             if self._pause_at is not None and self.ctx.step >= self._pause_at:
                 self.pause()
 

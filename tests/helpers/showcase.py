@@ -11,6 +11,7 @@ import torch
 
 from splat import codecs
 from splat.core import Camera, Gaussians
+from splat.core.heads import Head
 from splat.link import Session, View
 from splat.raster import render
 
@@ -53,15 +54,17 @@ def session(folder: Path, scene: Gaussians | None = None, **more: Any) -> Sessio
         for i, camera in enumerate(seen)
     ]
 
-    def evaluate(shown: Gaussians, go_on: Callable[[], bool]) -> float | None:
+    def evaluate(shown: Gaussians, go_on: Callable[[], bool], heads: tuple[Head, ...]) -> float | None:
         if not go_on():
             return None
         truth = photos[0].float() / 255
         error = float((render(shown, seen[0]).image.clamp(0, 1) - truth).square().mean())
         return -10 * math.log10(max(error, 1e-9))
 
-    def export(shown: Gaussians, path: Path, options: Mapping[str, Any]) -> list[str]:
-        return codecs.encode(shown, path, {}, options)
+    def export(
+        shown: Gaussians, path: Path, options: Mapping[str, Any], known: Mapping[str, Any]
+    ) -> list[str]:
+        return codecs.encode(shown, path, dict(known), options)
 
     given: dict[str, Any] = {"views": views, "evaluate": evaluate, "export": export, "folder": folder}
     return Session.finished("ball", scene, **{**given, "log": lambda line: None, **more})

@@ -82,6 +82,6 @@ def test_calling_off(scene, views):
 
 def test_what_does_not_fit_is_named(scene):
     with pytest.raises(UsageError, match="choose from"):
-        compressing.through_codec(scene, ".xyz", {})
+        compressing.through_codec(scene, ".xyz", {}, {})
     with pytest.raises(UsageError, match="needs the cameras"):
         compressing.ranked(scene, "contribution", [])

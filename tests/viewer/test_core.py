@@ -236,9 +236,9 @@ def test_a_thread_that_dies_is_replaced_and_the_page_says_so(opened: Open) -> No
         def die() -> None:
             raise SystemExit
 
-        client.painter._turn = die  # type: ignore[method-assign]
+        client.painter._keep_up = die  # type: ignore[method-assign]
         page.wait(lambda: not client.painter.alive)
-        del client.painter._turn  # type: ignore[attr-defined]
+        del client.painter._keep_up  # type: ignore[attr-defined]
         page.wait(lambda: any("started again" in body for _, body in page.notifications))
         page.wait(lambda: client.painter.alive)
         page.set("Show", "alpha")

@@ -6,10 +6,11 @@ import itertools
 import math
 import threading
 import time
+from collections.abc import Callable
 
 import pytest
 
-from splat.link import Commands, History, Session, Slot
+from splat.link import Commands, History, Session, Slot, Turns
 
 
 def test_a_slot_keeps_the_newest_value_only() -> None:
@@ -85,3 +86,97 @@ def test_a_finished_scene_has_published_its_only_snapshot() -> None:
     assert (version, snapshot.step, snapshot.end) == (1, 7, 7)
     assert snapshot.gaussians is scene
     assert snapshot.sh_degree == scene.sh_degree
+
+
+class Lender:
+    """A thread that counts its steps and lends between them."""
+
+    def __init__(self, turns: Turns) -> None:
+        self.steps = 0
+        self.ended = False
+        self._turns = turns
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        while not self.ended:
+            self.steps += 1
+            self._turns.lend()
+            time.sleep(0.001)
+
+    def end(self) -> None:
+        self.ended = True
+        self._thread.join(5)
+        assert not self._thread.is_alive()
+
+
+def test_the_lender_waits_while_somebody_has_a_turn() -> None:
+    turns = Turns(patience=10)
+    lender = Lender(turns)
+    for _ in range(3):
+        with turns.borrow(5) as lent:
+            assert lent
+            before = lender.steps
+            time.sleep(0.05)
+            assert lender.steps == before
+    wait(lambda: lender.steps > before)
+    lender.end()
+
+
+def test_turns_are_had_one_at_a_time() -> None:
+    turns = Turns(patience=10)
+    lender = Lender(turns)
+    inside, most, had = 0, 0, 0
+
+    def borrow() -> None:
+        nonlocal inside, most, had
+        for _ in range(10):
+            with turns.borrow(5) as lent:
+                inside += 1
+                most, had = max(most, inside), had + lent
+                time.sleep(0.001)
+                inside -= 1
+
+    threads = [threading.Thread(target=borrow) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    lender.end()
+    assert (most, had) == (1, 40)
+
+
+def test_nobody_waits_for_one_who_overstays() -> None:
+    turns = Turns(patience=0.05)
+    lender = Lender(turns)
+    with turns.borrow(5) as lent:
+        assert lent
+        before = lender.steps
+        wait(lambda: lender.steps > before)
+        with turns.borrow(5) as another:  # and his end, when it comes, is not that of the next
+            assert another
+    lender.end()
+
+
+def test_where_nobody_lends_one_goes_without() -> None:
+    turns = Turns()
+    with turns.borrow(0.01) as lent:
+        assert not lent
+    turns.lend()  # nobody waits any more: returns at once
+
+
+def test_a_turn_ends_with_an_error_in_it() -> None:
+    turns = Turns(patience=10)
+    lender = Lender(turns)
+    with pytest.raises(RuntimeError, match="no"), turns.borrow(5):
+        raise RuntimeError("no")
+    before = lender.steps
+    wait(lambda: lender.steps > before)
+    lender.end()
+
+
+def wait(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 5
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.001)

@@ -16,7 +16,9 @@ from splat import codecs
 from splat.core import DataError, Gaussians
 from splat.core.paths import read_path
 from splat.link import Commands, Entry, PanelData
+from splat.training import live
 from splat.viewer.panels.cameras import CamerasPanel
+from splat.viewer.panels.export import ExportPanel
 from splat.viewer.panels.path import PathPanel
 from splat.viewer.panels.scene import ScenePanel
 
@@ -73,7 +75,7 @@ def test_the_photograph_over_what_is_drawn(show):
     page = visit.page
     snapshot = visit.session.slot.latest(timeout=0)[1]
     black = replace(snapshot.gaussians, sh=torch.full((400, 1, 3), -2.0))
-    visit.client.source.editor.replace(black, snapshot)
+    visit.client.source.editor.replace(black, {}, snapshot)
     pressed(page, "Fly to", "Next")
     said(page, "At **view1.png**")
     page.set("Compare", "over")
@@ -314,7 +316,7 @@ def test_a_file_is_written_and_sent(show, tmp_path):
 
 
 def test_a_full_disk_is_told_and_all_goes_on(show):
-    def full(scene, path, options):
+    def full(scene, path, options, known):
         raise DataError(f"{path}: cannot be written (No space left on device): check the disk's space")
 
     visit = show(export=full)
@@ -349,3 +351,21 @@ def test_a_strategy_describes_its_panel(show):
     assert state == {"rate": 0.5, "on": True, "pressed": 1, "seen": 1234567.0}
     state["rate"] = 0.75
     page.wait(lambda: page.elements[page.find("Rate")]["value"] == 0.75)
+
+
+def test_a_page_opens_on_what_the_visitor_sees(show, tmp_path):
+    """Wherever the scene lies in the file."""
+    visit = show()
+    visit.session.export = live.exporter(torch.tensor([100.0, 0.0, 0.0], dtype=torch.float64))
+    visit.page.move(position=(1.0, -2.0, -3.0), look_at=(0.5, 0.0, 0.25))
+    visit.panel(ExportPanel)._form._format.value = ".html"
+    visit.page.wait(lambda: visit.client.pose.position[1] == -2)
+    visit.page.press("Write and download")
+    visit.page.wait(lambda: any(title.startswith("Written") for title, _ in visit.page.notifications))
+    (file,) = (tmp_path / "exports").iterdir()
+    view = codecs.decode(file)[1]["view"]
+    assert view["position"] == pytest.approx([101, -2, -3])
+    assert view["target"] == pytest.approx([100.5, 0, 0.25])
+    assert view["up"] == pytest.approx([0, -1, 0])
+    assert view["fov"][1] == pytest.approx(math.degrees(visit.client.pose.fov))
+    assert view["fov"][0] > view["fov"][1]

@@ -11,10 +11,10 @@ from torch import Tensor
 
 from splat.core import Camera
 from splat.link import Session, View
-from splat.raster import RenderOptions, render
 from splat.viewer import frustums
 from splat.viewer.comparing import COMPARISONS
 from splat.viewer.jobs import CalledOff, Job
+from splat.viewer.modes import Scene
 from splat.viewer.panel import Panel, State
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ class CamerasPanel(Panel):
         self._show = gui.add_checkbox(
             "Show cameras", True, hint="blue is a low loss, red a high one; click to fly"
         )
-        size = gui.add_slider("Camera size", 0.1, 5.0, 0.1, 1.0)
+        self._size = gui.add_slider("Camera size", 0.1, 5.0, 0.1, 1.0)
         if client.session.commands is None:
             score = gui.add_button("Score every photograph", hint="colours the cameras by their error")
             score.on_click(client.guard(lambda event: self._score()))
@@ -79,10 +79,11 @@ class CamerasPanel(Panel):
         self._compare.on_update(client.guard(lambda event: self._set_comparison()))
         self._wipe.on_update(client.guard(lambda event: client.painter.redraw()))
         self._show.on_update(client.guard(lambda event: self._set_visible()))
-        size.on_update(client.guard(lambda event: self._resize(size.value)))
+        self._size.on_update(client.guard(lambda event: self._resize(self._size.value)))
 
     def update(self, state: State) -> None:
         now = time.monotonic()
+        self._follow()
         self._hide()
         if self._coloured is None or now - self._coloured[0] >= _RECOLOUR_SECONDS:
             self._recolour()
@@ -173,6 +174,13 @@ class CamerasPanel(Panel):
         # Beside each other the pictures lie elsewhere than the lines do.
         self._lines.visible = self._show.value and self._compare.value != "beside"
 
+    def _follow(self) -> None:
+        """Draw the cameras where they are held to have been by now: a run may refine them."""
+        cameras = [view.camera for view in self._views]
+        if any(now is not before for now, before in zip(cameras, self._cameras, strict=True)):
+            self._cameras = cameras
+            self._resize(self._size.value)
+
     def _hide(self) -> None:
         """Leave out the cameras around the visitor, whose lines would cross all that he sees."""
         pose = self._client.pose
@@ -225,12 +233,14 @@ class CamerasPanel(Panel):
         snapshot = source.snapshot
         if snapshot is None:
             return
+        background = source.session.background
+        scene = Scene(snapshot.gaussians, snapshot.sh_degree, background, heads=snapshot.heads)
         self._bar.visible = True
         try:
             for i, view in enumerate(self._views):
                 if not job.go_on():
                     raise CalledOff
-                self._scores[i] = difference(view, snapshot.gaussians, source.session.background)
+                self._scores[i] = difference(view, scene)
                 self._bar.value = 100 * (i + 1) / len(self._views)
         finally:
             self._bar.visible = False
@@ -238,14 +248,11 @@ class CamerasPanel(Panel):
         self._relist()
 
 
-@torch.no_grad()
-def difference(view: View, gaussians: Any, background: tuple[float, float, float]) -> float:
+def difference(view: View, scene: Scene) -> float:
     """Mean absolute difference of a photograph to the scene, both at most _SCORE_PIXELS."""
     camera = view.camera
     shrink = max(1.0, (camera.width * camera.height / _SCORE_PIXELS) ** 0.5)
     width, height = max(1, round(camera.width / shrink)), max(1, round(camera.height / shrink))
     planes = view.photo().permute(2, 0, 1)[None].float() / 255
     truth = torch.nn.functional.interpolate(planes, (height, width), mode="area")[0].permute(1, 2, 0)
-    options = RenderOptions(background=torch.tensor(background, device=gaussians.device))
-    image = render(gaussians, camera.resized(width, height).to(gaussians.device), options).image
-    return float((image.cpu().clamp(0, 1) - truth).abs().mean())
+    return float((scene.image(camera.resized(width, height)).cpu().clamp(0, 1) - truth).abs().mean())

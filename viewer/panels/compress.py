@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 FILTER = "compress"
 _ROWS = 8  # of the table
 _AROUND = 8  # views of a scene without cameras
+Stamp = tuple[int, int]  # step and revision, which tell what scene it was
 
 
 class CompressPanel(Panel):
@@ -33,8 +34,8 @@ class CompressPanel(Panel):
         self._client = client
         self._job: Job | None = None
         self._outcome: tuple[Outcome, Snapshot] | None = None
-        self._orders: dict[str, tuple[Snapshot, Tensor]] = {}
-        self._before: tuple[Snapshot, float] | None = None
+        self._orders: dict[str, tuple[Stamp, Tensor]] = {}
+        self._before: tuple[Stamp, float] | None = None
         self._rows: list[str] = []
 
         self._share = gui.add_slider("Leave out, %", 0, 95, 1, 40)
@@ -77,17 +78,19 @@ class CompressPanel(Panel):
         if self._job is not None and self._job.running:
             self._job.cancel()
             return
-        snapshot, plan = self._client.source.snapshot, self.plan()
-        if snapshot is not None:
-            self._job = Job(self._client, "compress", lambda job: self._preview(snapshot, plan, job))
+        plan = self.plan()
+        self._job = Job(self._client, "compress", lambda job: self._preview(plan, job))
 
-    def _preview(self, snapshot: Snapshot, plan: Plan, job: Job) -> None:
+    def _preview(self, plan: Plan, job: Job) -> None:
         self._try.label = "Call it off"
         try:
+            snapshot = self._client.source.take(job.go_on)
+            if snapshot is None:
+                raise CalledOff
             self._said.content = "Ranking the Gaussians ..."
             order = self._ranked(snapshot, plan.method, job)
             self._said.content = f"Writing {plan.extension}, reading it back ..."
-            outcome = compressing.carry_out(snapshot.gaussians, order, plan)
+            outcome = compressing.carry_out(snapshot.gaussians, order, plan, snapshot.metadata)
             budget = self._client.viewer.budget
             slow = "" if budget.unlimited else f", with {budget.share:.0%} of the machine"
             self._said.content = f"Scoring{slow} ..."
@@ -114,9 +117,9 @@ class CompressPanel(Panel):
 
     def _ranked(self, snapshot: Snapshot, method: str, job: Job) -> Tensor:
         known = self._orders.get(method)
-        if known is None or known[0] is not snapshot:
+        if known is None or known[0] != _stamp(snapshot):
             order = compressing.ranked(snapshot.gaussians, method, self._cameras(snapshot), job.go_on)
-            self._orders[method] = known = (snapshot, order)
+            self._orders[method] = known = (_stamp(snapshot), order)
         return known[1]
 
     def _scored(self, snapshot: Snapshot, outcome: Outcome, job: Job) -> str:
@@ -129,12 +132,12 @@ class CompressPanel(Panel):
                 snapshot.gaussians, outcome.gaussians, cameras, session.background, job.go_on
             )
             return f"{like:.2f} dB to it"
-        if self._before is None or self._before[0] is not snapshot:
-            before = session.evaluate(snapshot.gaussians, job.go_on)
+        if self._before is None or self._before[0] != _stamp(snapshot):
+            before = session.evaluate(snapshot.gaussians, job.go_on, snapshot.heads)
             if before is None:
                 raise CalledOff
-            self._before = (snapshot, before)
-        after = session.evaluate(outcome.gaussians, job.go_on)
+            self._before = (_stamp(snapshot), before)
+        after = session.evaluate(outcome.gaussians, job.go_on, ())
         if after is None:
             raise CalledOff
         return f"{after:.2f} dB ({after - self._before[1]:+.2f})"
@@ -183,7 +186,7 @@ class CompressPanel(Panel):
         if client.session.commands is not None:
             editor.remove(outcome.dropped, snapshot, lambda error: client.failed("pruning", error))
         else:
-            editor.replace(outcome.written, snapshot)
+            editor.replace(outcome.written, outcome.metadata, snapshot)
         client.source.request()
 
     def _save(self) -> None:
@@ -195,6 +198,10 @@ class CompressPanel(Panel):
 
         def write(job: Job) -> None:
             file = new_file(client.session, "exports", stem_of(client.session), outcome.plan.extension)
-            offer(client, file, export(outcome.written, file, outcome.plan.options))
+            offer(client, file, export(outcome.written, file, outcome.plan.options, outcome.metadata))
 
         self._job = Job(client, "export", write)
+
+
+def _stamp(snapshot: Snapshot) -> Stamp:
+    return snapshot.step, snapshot.revision

@@ -10,7 +10,7 @@ import torch
 from splat import codecs
 from splat.codecs import search
 from splat.core import UsageError
-from splat.link import Session, Snapshot
+from splat.link import Session
 from splat.viewer.files import new_file, offer, stem_of
 from splat.viewer.jobs import Job
 from splat.viewer.panel import Panel, State
@@ -64,11 +64,9 @@ class ExportPanel(Panel):
         if self._job is not None and self._job.running:
             self._client.notify("One file at a time", "the one before is still being written")
             return
-        snapshot = self._client.source.snapshot
-        if snapshot is not None:
-            self._job = Job(self._client, "export", lambda job: self._export(snapshot))
+        self._job = Job(self._client, "export", self._export)
 
-    def _export(self, snapshot: Snapshot) -> None:
+    def _export(self, job: Job) -> None:
         export = self._client.session.export
         assert export is not None
         stem = str(self._name.value).strip()
@@ -79,10 +77,19 @@ class ExportPanel(Panel):
             )
         extension, options = self._form.choice
         file = new_file(self._client.session, "exports", stem, extension)
-        scene = search.lower_degree(snapshot.gaussians, int(self._degree.value))
         self._write.disabled, self._write.label = True, "Writing ..."
         try:
-            notes = export(scene, file, options)
+            snapshot = self._client.source.take(job.go_on)
+            if snapshot is None:
+                return
+            whole, count = snapshot.gaussians, len(snapshot.gaussians)
+            scene = search.lower_degree(whole, int(self._degree.value))
+            known, notes = search.kept_metadata(
+                snapshot.metadata, torch.arange(count), count, as_learned=scene is whole
+            )
+            if "view" in codecs.format_to_write(file).holds:
+                known.update(self._client.opening())
+            notes += export(scene, file, options, known)
         finally:
             self._write.disabled, self._write.label = False, "Write and download"
         offer(self._client, file, notes)

@@ -14,7 +14,6 @@ from splat.core import orbits
 from splat.core.files import replacing
 from splat.core.paths import CameraPath, parse_path
 from splat.link import Snapshot
-from splat.raster import RenderOptions, render
 from splat.raster.video import write_video
 from splat.viewer import frustums
 from splat.viewer.cameras import bulk
@@ -22,6 +21,7 @@ from splat.viewer.colours import to_bytes
 from splat.viewer.files import new_file, offer
 from splat.viewer.jobs import CalledOff, Job
 from splat.viewer.keyframes import Keyframe, Keyframes
+from splat.viewer.modes import Scene
 from splat.viewer.panel import Panel
 
 if TYPE_CHECKING:
@@ -248,13 +248,13 @@ class PathPanel(Panel):
     @torch.no_grad()
     def _drawn(self, path: CameraPath, snapshot: Snapshot, job: Job) -> Iterator[Tensor]:
         cameras = path.frames()
-        device = snapshot.gaussians.device
-        background = torch.tensor(self._client.session.background, device=device)
-        options = RenderOptions(background=background, sh_degree=snapshot.sh_degree)
+        heads = snapshot.heads if self._client.painter.look.heads else ()
+        background = self._client.session.background
+        scene = Scene(snapshot.gaussians, snapshot.sh_degree, background, heads=heads)
         for number, camera in enumerate(cameras):
             if not job.go_on():
                 raise CalledOff
-            yield to_bytes(render(snapshot.gaussians, camera.to(device), options).image)
+            yield to_bytes(scene.image(camera))
             self._bar.value = 100 * (number + 1) / len(cameras)
 
     # The file.

@@ -32,6 +32,13 @@ class ViewPanel(Panel):
             "Drawn", [HERE, BROWSER], initial_value=HERE if look.drawn == "server" else BROWSER
         )
         mode = gui.add_dropdown("Show", list(MODES), initial_value=look.mode)
+        self._heads = gui.add_checkbox(
+            "Networks on pictures",
+            look.heads,
+            hint="what strategies such as compensation have learned to do to a picture after it is rendered",
+            visible=False,
+        )
+        self._heads.on_update(client.guard(lambda event: painter.set(heads=self._heads.value)))
         height = gui.add_slider("Tallest picture", 180, 2160, 60, initial_value=look.height)
         cap = gui.add_slider("Splats at most", 10_000, 2_000_000, 10_000, initial_value=look.cap)
 
@@ -64,6 +71,9 @@ class ViewPanel(Panel):
         ):
             if handle.value != value:
                 handle.value = value
+        has_heads = state.snapshot is not None and bool(state.snapshot.heads)
+        if self._heads.visible != (has_heads and look.drawn == "server"):
+            self._heads.visible = not self._heads.visible
         if state.snapshot is None:
             note = "waiting for the first snapshot"
         elif "size" in last:

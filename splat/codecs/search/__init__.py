@@ -1,6 +1,14 @@
 """What an export does to a scene: filters, pruning by a score, and the search for a size or a quality."""
 
-from splat.codecs.search.filters import inside, lower_degree, opaque, parse_size, select_codebooks, small
+from splat.codecs.search.filters import (
+    inside,
+    kept_metadata,
+    lower_degree,
+    opaque,
+    parse_size,
+    select_codebooks,
+    small,
+)
 from splat.codecs.search.scorers import Scorer, Viewpoints, names, ranking, register, scorer
 from splat.codecs.search.survivors import survivors
 from splat.codecs.search.targets import Plan, Search, Trial, Unreachable
@@ -13,6 +21,7 @@ __all__ = [
     "Unreachable",
     "Viewpoints",
     "inside",
+    "kept_metadata",
     "lower_degree",
     "names",
     "opaque",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -71,6 +72,20 @@ def select_codebooks(codebooks: dict[str, Any], rows: Tensor, count: int) -> dic
         return value
 
     return selected("", codebooks)
+
+
+def kept_metadata(
+    metadata: Mapping[str, Any], rows: Tensor, count: int, *, as_learned: bool
+) -> tuple[dict[str, Any], list[str]]:
+    """(metadata, notes) of the Gaussians at `rows` ([M] int64) of `count`; `as_learned`: the values that training gave
+    codebooks to are still its own."""
+    learned = metadata.get("codebooks")
+    if not learned:
+        return dict(metadata), []
+    if not as_learned:
+        note = "the codebooks learned in training do not fit the changed scene: new ones are made"
+        return {**metadata, "codebooks": None}, [note]
+    return {**metadata, "codebooks": select_codebooks(learned, rows, count)}, []
 
 
 def parse_size(text: str) -> int:
