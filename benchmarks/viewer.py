@@ -1,6 +1,6 @@
 """What the viewer costs a training, how soon it shows something, how many pictures it draws a second.
 
-    python benchmarks/viewer.py [--out FILE.json] [--data FOLDER] [--seconds 4] [--rounds 5]
+    python benchmarks/viewer.py [--out FILE.json] [--data FOLDER] [--seconds 2] [--rounds 12]
 
 A page (tests/helpers/page.py: viser's protocol without a picture, in a process of its own) connects to a
 training and leaves again, in turn; steps per second without it, with it at rest and with its camera moving are
@@ -246,8 +246,8 @@ def main() -> None:
     )
     parser.add_argument("--out", type=Path)
     parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data")
-    parser.add_argument("--seconds", type=float, default=4.0)
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=2.0)
+    parser.add_argument("--rounds", type=int, default=12)
     parser.add_argument("--share", type=float, default=0.1)
     args = parser.parse_args()
     visitor = Visitor()

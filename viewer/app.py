@@ -131,7 +131,9 @@ class Viewer:
         self.address = address or Address()
         self.server, self.port = serve(self.viser, self.address, sessions[0].name, self.log)
         self._hear_failures()
-        self.server.gui.configure_theme(show_logo=False, show_share_button=False, dark_mode=True)
+        self.server.gui.configure_theme(
+            show_logo=False, show_share_button=False, dark_mode=True, control_width="large"
+        )
         self.server.on_client_connect(self._connected)
         self.server.on_client_disconnect(self._disconnected)
         self._ticker = threading.Thread(target=self._keep_ticking, daemon=True, name="viewer-ticker")

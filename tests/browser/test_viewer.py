@@ -162,7 +162,7 @@ def test_a_visit(run, open_page, screenshots, tmp_path):
     page.get_by_role("tab", name="Train").click()
     page.get_by_label("Steps", exact=True).fill(str(MORE))
     page.get_by_label("Steps", exact=True).press("Enter")
-    page.get_by_role("button", name="Move the end on").click()
+    page.get_by_role("button", name="Extend the run").click()
     page.get_by_text(re.compile(f"of {STEPS + MORE:,}")).wait_for()
     page.screenshot(path=screenshots / "viewer-paused.png")
     page.get_by_role("button", name="Resume").click()

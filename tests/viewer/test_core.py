@@ -194,7 +194,7 @@ def test_commands_steer_and_their_failures_are_told(opened: Open) -> None:
         page.wait(lambda: run.commands.drain(run))
         assert run.state == "training"
         page.set("Steps", 7)
-        page.press("Train these steps, then pause")
+        page.set("These steps", "Train, then pause")
         page.wait(lambda: run.commands.drain(run))
         assert run.said == ["advance 7"]
         page.press("Save a checkpoint")

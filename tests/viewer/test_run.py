@@ -125,7 +125,7 @@ class Beside:
         """Through the page: so many steps, then pause; until the picture of the last one is there."""
         expected = self.step + steps
         self.page.set("Steps", steps)
-        self.page.press("Train these steps, then pause")
+        self.page.set("These steps", "Train, then pause")
         self.page.wait(lambda: self.step == expected)
         client = next(iter(self.viewer.clients.values()))
         self.page.wait(lambda: client.source.snapshot.step == expected)
@@ -186,7 +186,7 @@ def test_render_errors_and_a_dead_viewer_leave_the_run_alone(
 def test_a_stop_and_an_extension_from_the_page(data: Path, tmp_path: Path) -> None:
     def act(beside: Beside) -> None:
         beside.advance(10)
-        beside.page.press("Move the end on by these steps")
+        beside.page.set("These steps", "Extend the run")
         beside.page.wait(lambda: beside.session.progress().end == STEPS + 10)  # type: ignore[misc]
         beside.page.press("Stop, score and export")
         beside.page.wait(lambda: beside.session.progress().state == "finished")  # type: ignore[misc]
@@ -205,7 +205,7 @@ def test_kept_after_its_end_a_run_can_be_extended(data: Path, tmp_path: Path) ->
         page.wait(lambda: beside.session.progress().state == "finished")  # type: ignore[misc]
         assert beside.step == STEPS
         page.set("Steps", 5)
-        page.press("Move the end on by these steps")
+        page.set("These steps", "Extend the run")
         page.wait(lambda: beside.step == STEPS + 5)
         page.wait(lambda: beside.session.progress().state == "finished")  # type: ignore[misc]
         page.press("Stop, score and export")

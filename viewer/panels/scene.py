@@ -218,7 +218,7 @@ def _bars(client: Client, gui: Any, title: str) -> Any:
         ({}, {"label": "Gaussians", "stroke": "#4dabf7", "fill": "#4dabf755", "width": 1.0}),
         title=title,
         scales={"x": {"time": False}},
-        axes=({}, {"size": 62}),
-        height=130,
+        axes=({"size": 28, "space": 60}, {"size": 58, "space": 24}),
+        height=150,
         legend={"show": False},
     )

@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from splat.link import Session
+from splat.link import Progress, Session
 from splat.viewer.panel import Panel, State
 
 if TYPE_CHECKING:
     from splat.viewer.client import Client
 
 _PLOT_SECONDS = 1.0
+_ADVANCE, _EXTEND = "Train, then pause", "Extend the run"
 
 
 class TrainPanel(Panel):
@@ -25,27 +26,30 @@ class TrainPanel(Panel):
         return session.commands is not None and session.progress is not None
 
     def build(self, gui: Any, client: Client) -> None:
-        budget = client.viewer.budget
+        self._client = client
+        self._budget = budget = client.viewer.budget
         self._bar = gui.add_progress_bar(0.0)
         self._text = gui.add_markdown("")
         self._pause = gui.add_button("Pause")
         self._pause.on_click(client.guard(lambda event: client.toggle_pause()))
-        steps = gui.add_number("Steps", initial_value=100, min=1, step=1)
-        advance = gui.add_button("Train these steps, then pause")
-        advance.on_click(client.guard(lambda event: client.command(lambda t: t.advance(int(steps.value)))))
-        extend = gui.add_button("Move the end on by these steps")
-        extend.on_click(client.guard(lambda event: client.command(lambda t: t.extend(int(steps.value)))))
-        save = gui.add_button("Save a checkpoint")
-        save.on_click(client.guard(lambda event: client.command(lambda t: t.save())))
-        stop = gui.add_button("Stop, score and export", color="red")
-        stop.on_click(client.guard(lambda event: client.command(lambda t: t.stop())))
+        self._steps = gui.add_number("Steps", initial_value=100, min=1, step=1)
+        more = gui.add_button_group(
+            "These steps",
+            [_ADVANCE, _EXTEND],
+            hint="train them and pause, or move the end of the run on by them",
+        )
+        more.on_click(client.guard(lambda event: self._go_on(more.value)))
+        self._saving = gui.add_button("Save a checkpoint", color="gray")
+        self._saving.on_click(client.guard(lambda event: client.command(lambda t: t.save())))
+        self._stop = gui.add_button("Stop, score and export", color="red")
+        self._stop.on_click(client.guard(lambda event: client.command(lambda t: t.stop())))
         share = gui.add_slider(
-            "Viewer's share, %",
+            "Viewer takes, %",
             1,
             100,
             1,
             initial_value=round(100 * budget.share),
-            hint="of the time that the run takes, at most; while it is paused there is no limit",
+            hint="of the run's time, at most; while it is paused there is no limit",
         )
         share.on_update(client.guard(lambda event: setattr(budget, "share", share.value / 100)))
         self._plots = [
@@ -54,27 +58,41 @@ class TrainPanel(Panel):
                 ({}, {"label": name, "stroke": colour, "width": 1.5}),
                 title=name,
                 scales={"x": {"time": False}},
-                height=130,
+                axes=({"size": 28, "space": 60}, {"size": 58, "space": 24}),
+                height=150,
                 legend={"show": False},
             )
             for name, colour in (("Loss", "#fa5252"), ("PSNR, dB", "#40c057"), ("Gaussians", "#4dabf7"))
         ]
         self._plotted = (0.0, 0)
 
+    def _go_on(self, how: str) -> None:
+        steps = int(self._steps.value)
+        self._client.command(lambda trainer: (trainer.advance if how == _ADVANCE else trainer.extend)(steps))
+
     def update(self, state: State) -> None:
         progress = state.progress
         if progress is None:
             return
         self._bar.value = min(100.0, 100 * progress.step / max(1, progress.end))
-        left = (progress.end - progress.step) / progress.rate if progress.rate > 0 else None
-        eta = "" if left is None or progress.state != "training" else f", {clock(left)} to go"
-        self._text.content = (
-            f"**{progress.state}** step {progress.step:,} of {progress.end:,}{eta}  \n"
-            f"{progress.count:,} Gaussians, {progress.rate:.1f} steps/s  \n"
-            f"loss {progress.loss:.4f}, PSNR {progress.psnr:.2f} dB"
+        self._text.content = "  \n".join(
+            [
+                f"**{progress.state}** step {progress.step:,} of {progress.end:,}",
+                f"{progress.count:,} Gaussians, loss {progress.loss:.4f}, PSNR {progress.psnr:.2f} dB",
+                *([self._speed(progress)] if progress.state == "training" else []),
+            ]
         )
         self._pause.label = "Resume" if progress.state == "paused" else "Pause"
+        over = progress.state == "finished"
+        for handle in (self._pause, self._saving, self._stop):
+            if handle.visible == over:
+                handle.visible = not over
         self._plot(state)
+
+    def _speed(self, progress: Progress) -> str:
+        left = (progress.end - progress.step) / progress.rate if progress.rate > 0 else None
+        eta = "" if left is None else f", {clock(left)} to go"
+        return f"{progress.rate:.1f} steps/s{eta}, {self._budget.used:.0%} for the viewer"
 
     def _plot(self, state: State) -> None:
         at, length = self._plotted
