@@ -128,8 +128,7 @@ def test_scenes_in_turn_and_side_by_side(opened: Open) -> None:
     b.sh = torch.full_like(b.sh[:, :1], -4.0)  # black
     viewer, _ = opened(Session.finished("a", a), Session.finished("b", b))
     with Page(viewer.port, (128, 64)) as page:
-        bright = rested(page)
-        assert bright.max() > 100
+        page.wait(lambda: rested(page).max() > 100)
         page.set("Side by side", True)
         page.wait(lambda: page.image.shape == (64, 128, 3) and page.image[:, 70:].max() < 30)
         assert page.image[:, :60].max() > 100

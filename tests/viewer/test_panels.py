@@ -14,6 +14,7 @@ from showcase import HEIGHT, WIDTH, gaussians
 
 from splat import codecs
 from splat.core import DataError, Gaussians
+from splat.core.heads import Head, SavedHead
 from splat.core.paths import read_path
 from splat.link import Commands, Entry, PanelData
 from splat.training import live
@@ -369,3 +370,26 @@ def test_a_page_opens_on_what_the_visitor_sees(show, tmp_path):
     assert view["up"] == pytest.approx([0, -1, 0])
     assert view["fov"][1] == pytest.approx(math.degrees(visit.client.pose.fov))
     assert view["fov"][0] > view["fov"][1]
+
+
+def test_networks_on_pictures_are_shown_and_can_be_left_out(show):
+    """In pictures and videos; not in those of a file, which holds no features."""
+    saved = SavedHead({}, torch.zeros(0), "glow")
+    head = Head("glow", lambda image, features, camera: image + features, saved)
+    scene = replace(gaussians(), extras={"glow": torch.full((400, 3), 0.3)})
+    visit = show(scene=scene, heads=(head,))
+    client, page = visit.client, visit.page
+    page.wait(lambda: page.elements[page.find("Networks on pictures")]["visible"])
+
+    def drawn() -> torch.Tensor:
+        return client.painter.picture(client.pose, (WIDTH, HEIGHT)).float()
+
+    bright = drawn().mean()
+    page.set("Networks on pictures", False)
+    page.wait(lambda: not client.painter.look.heads)
+    assert drawn().mean() < bright - 5
+    page.set("Networks on pictures", True)
+    page.wait(lambda: client.painter.look.heads)
+    client.painter.look.filters["compress"] = lambda shown: replace(shown, extras={})
+    client.painter.redraw()
+    assert drawn().mean() < bright - 5
