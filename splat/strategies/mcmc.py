@@ -60,8 +60,12 @@ class Mcmc(Strategy):
 
     def refines(self, ctx: Context) -> bool:
         """Whether Gaussians are relocated and added after this step."""
-        c, taken = self.config, ctx.step + 1
-        stop = ctx.steps * 5 // 6 if c.refine_stop is None else c.refine_stop
+        return self.refines_at(ctx.step + 1, ctx.steps)
+
+    def refines_at(self, taken: int, steps: int) -> bool:
+        """Whether Gaussians are relocated and added once so many of the run's `steps` are taken."""
+        c = self.config
+        stop = steps * 5 // 6 if c.refine_stop is None else c.refine_stop
         return c.refine_start < taken < stop and taken % c.refine_every == 0
 
     def runs_ahead(self, ctx: Context) -> bool:

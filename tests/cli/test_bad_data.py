@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from splat.training.config import preset_names
+
 
 @pytest.fixture(scope="module")
 def text_sample(sample, tmp_path_factory) -> Path:
@@ -166,7 +168,7 @@ def test_some_missing_photographs_and_points_are_warnings(splat, sample, text_sa
     images(data)[3].unlink()
     edit(data / "sparse" / "0" / "images.txt", lambda lines: [x for line in lines[::2] for x in (line, "")])
     (data / "sparse" / "0" / "points3D.txt").write_text("")
-    report = splat("check", data, "--json")
+    report = splat("check", data, "--json", "--no-forecast")
     assert report.code == 0, report.out
     warnings = [f["message"] for f in json.loads(report.out)["findings"] if f["severity"] == "warning"]
     assert any("view_003.png" in w for w in warnings)
@@ -181,12 +183,26 @@ def test_some_missing_photographs_and_points_are_warnings(splat, sample, text_sa
 
 def test_a_sound_dataset(splat, sample):
     """Its only faults are that it is small."""
-    done = splat("check", sample)
+    done = splat("check", sample, "--no-forecast")
     assert done.code == 0
     assert "can be trained on: 0 errors, 3 warnings" in done.out
     assert "only 12 views" in done.out
     assert "only 400 points" in done.out
-    assert json.loads(splat("check", sample, "--json").out)["ok"] is True
+    assert "Expected on this machine" not in done.out
+
+
+def test_forecast(splat, sample):
+    """Each preset has a row, by rising time; what runs longer or larger is said to."""
+    report = json.loads(splat("check", sample, "--json", "--downscale", 2, "--device", "cpu").out)
+    assert report["ok"] is True
+    rows = {row["preset"]: row for row in report["presets"]}
+    assert set(rows) == set(preset_names())
+    assert [row["seconds"] for row in report["presets"]] == sorted(row["seconds"] for row in rows.values())
+    assert (rows["cpu"]["start"], rows["cpu"]["count"], rows["cpu"]["steps"]) == (400, 40_000, 7000)
+    assert rows["mcmc"]["seconds"] > rows["cpu"]["seconds"] > 0
+    assert rows["mcmc"]["nbytes"] > rows["cpu"]["nbytes"] > 100 << 20
+    assert [rows[name]["at_least"] for name in ("default", "compact", "cpu")] == [True, True, False]
+    assert splat("check", sample, "--downscale", 0).code == 2
 
 
 def test_not_enough_disk(splat, sample, tmp_path, monkeypatch):

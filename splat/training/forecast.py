@@ -1,0 +1,154 @@
+"""How long a run will take on this machine and how much memory, from a few steps taken on the spot.
+
+A step costs what its picture costs, and so much for each Gaussian: its time is measured at two counts, on a few of the
+scene's own photographs at the resolution of the run, and a line through both is taken at the counts to come. Left
+out are the scores on held-out views and what strategies do in single steps far ahead (pruning, codebooks).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+
+from splat.core.sh import coefficients
+from splat.data import Dataset, Points, Scene
+from splat.training import memory
+from splat.training.config import InitConfig, TrainConfig
+from splat.training.session import assemble
+from splat.training.strategy import Strategy
+
+COUNTS = (10_000, 40_000)  # Gaussians at which a step is timed
+_VIEWS = 4
+_WARM = 4  # steps: buffers grow, the harmonics reach their degree
+_STEPS = (4, 24)  # timed, at least and at most
+_SECONDS = 1.5  # for each count, if the least number of steps allows
+
+
+@dataclass(frozen=True)
+class Pace:
+    """What was measured.
+
+    Attributes:
+        counts, seconds: Gaussians, and the median time of a step with so many.
+        photograph: seconds to decode and undistort one.
+        resident: bytes that the process held with the larger count.
+    """
+
+    counts: tuple[int, int]
+    seconds: tuple[float, float]
+    photograph: float
+    resident: int
+
+    def step(self, count: float) -> float:
+        """Seconds that a step takes with `count` Gaussians; never less than with none."""
+        slope = (self.seconds[1] - self.seconds[0]) / (self.counts[1] - self.counts[0])
+        return max(self.seconds[0] + max(slope, 0.0) * (count - self.counts[0]), 0.2 * self.seconds[0])
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """A run to come.
+
+    Attributes:
+        start, count: Gaussians at the beginning and at the end.
+        seconds, nbytes: time of its steps, peak memory.
+        at_least: the number of Gaussians is the scene's to decide, and is taken as it begins.
+    """
+
+    start: int
+    count: int
+    seconds: float
+    nbytes: int
+    at_least: bool
+
+
+def measure(scene: Scene, config: TrainConfig, build: Callable[[], Sequence[Strategy]]) -> Pace:
+    """Time steps of `config` on the scene, with its strategies made anew for each count.
+
+    Raises:
+        DatasetError: a photograph is damaged.
+        DeviceError: the configuration names a device that is not there.
+    """
+    stride = max(1, len(scene.frames) // _VIEWS)
+    frames = scene.frames[::stride][:_VIEWS]
+    seconds, photograph, resident = [], 0.0, 0
+    for count in COUNTS:
+        init = replace(config.init, opacity=InitConfig.opacity, scale=InitConfig.scale)
+        points = None
+        if scene.points is not None and len(scene.points):
+            points = spread(scene.points, count)
+            init = replace(init, source="points")
+        else:
+            init = replace(init, source="random", count=count)
+        few = replace(scene, frames=frames, points=points, test_names=None, warnings=[], notes=[])
+        short = replace(config, init=init, max_gaussians=count, sh_interval=1, progressive=0, eval=False)
+        with Dataset(few, downscale=config.downscale) as dataset:
+            began = time.perf_counter()
+            for index in range(len(dataset)):
+                dataset.photo(index)
+            photograph = (time.perf_counter() - began) / len(dataset)
+            seconds.append(_time_steps(short, dataset, build()))
+            resident = memory.resident()
+    return Pace(COUNTS, (seconds[0], seconds[1]), photograph, resident)
+
+
+def _time_steps(config: TrainConfig, dataset: Dataset, strategies: Sequence[Strategy]) -> float:
+    """Median seconds of a step."""
+    session = assemble(config, dataset, strategies)
+    taken: list[float] = []
+    for number in range(_WARM + _STEPS[1]):
+        began = time.perf_counter()
+        session.trainer.step()
+        if session.device.type == "cuda":
+            torch.cuda.synchronize(session.device)
+        if number >= _WARM:
+            taken.append(time.perf_counter() - began)
+        if len(taken) >= _STEPS[0] and sum(taken) > _SECONDS:
+            break
+    return sorted(taken)[len(taken) // 2]
+
+
+def spread(points: Points, count: int) -> Points:
+    """`count` points that fill the space as these do: some of them, or all with others strewn between neighbours."""
+    generator = torch.Generator().manual_seed(0)
+    chosen = torch.randint(len(points), (max(0, count - len(points)),), generator=generator)
+    kept = torch.randperm(len(points), generator=generator)[:count]
+    xyz, rgb = points.xyz[kept], points.rgb[kept]
+    if len(chosen):
+        from splat.training.initialise import neighbour_distances
+
+        apart = neighbour_distances(points.xyz.float(), fallback=1.0).double()[chosen, None]
+        strewn = points.xyz[chosen] + 0.5 * apart * torch.randn(len(chosen), 3, generator=generator).double()
+        xyz, rgb = torch.cat([xyz, strewn]), torch.cat([rgb, points.rgb[chosen]])
+    return Points(xyz, rgb)
+
+
+def forecast(
+    config: TrainConfig, scene: Scene, pace: Pace, counts: Callable[[int, int], list[int] | None]
+) -> Forecast:
+    """What a run of `config` on the scene takes.
+
+    Args:
+        counts: from the Gaussians at the beginning and the cap to how many there are at each step; None where
+            nobody can tell.
+    """
+    device = torch.device("cpu")
+    k = coefficients(config.sh_degree)
+    cap = config.max_gaussians or memory.cap_from_memory(device, k, config.moments)
+    points = len(scene.points) if scene.points is not None else 0
+    start = min(points or config.init.count, cap)
+    numbers = counts(start, cap)
+    if numbers is None:
+        seconds, count = config.steps * pace.step(start), start
+    else:
+        seconds, count = sum(map(pace.step, numbers)), max(numbers)
+    seconds += len(scene.frames) * pace.photograph
+    pixels = sum(frame.camera.width * frame.camera.height for frame in scene.frames)
+    photographs = min(3 * pixels / config.downscale**2, 4 << 30)
+    held = (
+        pace.resident + photographs + (count - pace.counts[1]) * memory.bytes_per_gaussian(k, config.moments)
+    )
+    return Forecast(start, count, seconds, int(held), numbers is None)
