@@ -2,8 +2,9 @@
 
 depths/NAME.npy ([h, w] float) or .png (16 bits); normals/NAME.npy ([h, w, 3], world frame) or .png (2 v - 1);
 masks/NAME.png; flow/A--B.npy ([h, w, 2], pixels of photograph A) and matches/A--B.npy ([M, 4], pixels of both
-photographs), A and B without extension. They belong to the photographs as they are, distorted or not, upright, of
-any size of the same shape.
+photographs), A and B without extension. Depth maps that the dataset's own format names (RGB-D, Polycam, nerfstudio)
+come before depths/. All belong to the photographs as they are, distorted or not, upright, of any size of the same
+shape.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from splat.core import UsageError
+from splat.data.depth import read_depth
 from splat.data.problems import DatasetError
 from splat.data.scene import Frame
 
@@ -44,6 +46,10 @@ class Files:
         if kind == "masks":
             mask = dataset.photo(view).mask
             return None if mask is None else mask != 0
+        frame, camera = dataset.scene.frames[view], dataset.camera(view)
+        if kind == "depth" and frame.depth is not None:  # of the dataset's own format, in its units
+            grid = photograph_pixels(frame, camera.width, camera.height)
+            return nearest(torch.from_numpy(read_depth(frame)), frame, grid)
         stems = [dataset.scene.frames[v].name.rsplit(".", 1)[0] for v in (view, other) if v is not None]
         file = _found(
             dataset.scene.root / _FOLDERS[kind], "--".join(stem.replace("/", "_") for stem in stems), stems
@@ -54,10 +60,8 @@ class Files:
         if kind == "matches":
             assert other is not None
             return _matches(values, file, dataset, view, other)
-        frame = dataset.scene.frames[view]
         channels = {"depth": 0, "normal": 3, "flow": 2}[kind]
         _check(values, file, frame, channels)
-        camera = dataset.camera(view)
         grid = photograph_pixels(frame, camera.width, camera.height)
         if kind == "flow":
             assert other is not None

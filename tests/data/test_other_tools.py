@@ -16,9 +16,10 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from splat.core import DataError
-from splat.data import read_scene
+from splat.data import Dataset, read_scene
 from splat.data.brown import brown
 from splat.data.depth import read_depth, source_camera
+from splat.data.priors import priors
 from tests.helpers import foreign
 from tests.helpers.foreign import Lens, Truth, truth_of
 
@@ -235,6 +236,15 @@ def test_depth_gives_points(small_sample, tmp_path):
     colours = scene.points.rgb.numpy()[planes[0]][:50]
     column, row = pixels.astype(int).T
     np.testing.assert_array_equal(colours, photograph[row, column])
+
+
+def test_depth_is_a_prior(small_sample, tmp_path):
+    """In world units, at the training resolution."""
+    written("tum", small_sample, tmp_path)
+    with Dataset(read_scene(tmp_path), downscale=2) as dataset:
+        depth = priors("depth").at(dataset, 3)
+        assert depth.shape == (dataset.camera(3).height, dataset.camera(3).width)
+        torch.testing.assert_close(depth, torch.full_like(depth, 2.75))
 
 
 def test_distrusted_depth_is_left_out(small_sample, tmp_path):
