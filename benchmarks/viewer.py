@@ -41,12 +41,10 @@ from splat.viewer.serving import Address
 ROOT = Path(__file__).resolve().parent.parent
 CANVAS = (480, 270)
 
-# The page's process: connect PORT, rest, move SECONDS, leave; a line of JSON answers each.
+# The page's process: connect PORT, rest, move SECONDS, leave, yield; a line of JSON answers each.
 PAGE = """
 import json, math, os, sys, time
 from page import Page
-if hasattr(os, "SCHED_IDLE"):  # what the browser takes is not the viewer's: often it is another machine
-    os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
 page = None
 print(json.dumps("ready"), flush=True)
 for line in sys.stdin:
@@ -68,6 +66,10 @@ for line in sys.stdin:
             time.sleep(1 / 60)
         page.move(position=(px, py, pz))
         answer = {"rate": (page.images - before) / seconds, "size": page.image.shape[1::-1]}
+    elif word == "yield":  # what the browser takes is not the viewer's: often it is another machine
+        if hasattr(os, "SCHED_IDLE"):
+            os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+        answer = None
     elif word == "rest":
         before = page.images
         time.sleep(float(rest[0]))
@@ -252,6 +254,7 @@ def main() -> None:
     args = parser.parse_args()
     visitor = Visitor()
     result = {"pictures": pictures(visitor, args.seconds)}
+    visitor.ask("yield")
     result["training"] = beside_training(visitor, args.data / "fox", args.seconds, args.rounds, args.share)
     visitor.close()
     shown, beside = result["pictures"], result["training"]

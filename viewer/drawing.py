@@ -30,6 +30,9 @@ BURST_SECONDS = 0.1  # the same beside a training, out of what was saved up
 MOVING_RATE = 6.0  # pictures a second that the budget is spread over once nothing is saved up
 FRESH_SECONDS = 1.0  # between two pictures of a scene in training that the budget is spread over
 FRESH_RATE = 4.0  # of these pictures a second, at most: nobody sees a scene change faster
+# A picture costs the run this much of what it takes: caches are to be filled and threads to be woken after it. Measured on
+# two cores by benchmarks/viewer.py, page at rest: steps lost by what had been charged.
+DISTURBANCE = 1.25
 TURN_SECONDS = 0.5  # that a picture waits for the training to lend the machine
 COARSEST_FRESH = 2  # rung of the ladder, for these
 BROWSER_SECONDS = 1.0  # between two sets of splats for the browser, at least
@@ -183,7 +186,7 @@ class Painter:
         client.handle.scene.set_background_image(image.numpy(), "jpeg", jpeg_quality=90 if rung == 0 else 75)
         client.handle.flush()
         seconds = time.monotonic() - began
-        self._took = seconds
+        self._took = DISTURBANCE * seconds
         self.ladder.record(rung, seconds)
         self._done, self._rung, self._drawn_at = wanted, rung, time.monotonic()
         self.frames += 1
