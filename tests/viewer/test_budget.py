@@ -62,6 +62,17 @@ def test_a_larger_share_pays_a_debt_sooner() -> None:
     assert budget.wait() == pytest.approx(2)
 
 
+def test_what_was_used_of_late_is_known() -> None:
+    clock = Clock()
+    budget = Budget(0.5, clock)
+    for _ in range(600):
+        clock.now += 0.1
+        budget.spend(0.02)
+    assert budget.used == pytest.approx(0.2, rel=0.02)
+    clock.now += 60
+    assert budget.used < 0.001
+
+
 FULL = (960, 540)
 
 
