@@ -30,8 +30,8 @@ BURST_SECONDS = 0.1  # the same beside a training, out of what was saved up
 MOVING_RATE = 6.0  # pictures a second that the budget is spread over once nothing is saved up
 FRESH_SECONDS = 1.0  # between two pictures of a scene in training that the budget is spread over
 FRESH_RATE = 4.0  # of these pictures a second, at most: nobody sees a scene change faster
-# Counted of what a picture takes: after it caches are to be filled and threads to be woken. Runs of benchmarks/viewer.py
-# on two cores lost between 1.0 and 1.25 of what the pictures took.
+# Counted of what a picture takes: after it caches are to be filled and threads to be woken. Runs of
+# benchmarks/viewer.py on two cores lost between 1.0 and 1.25 of what the pictures took.
 DISTURBANCE = 1.25
 TURN_SECONDS = 0.5  # that a picture waits for the training to lend the machine
 COARSEST_FRESH = 2  # rung of the ladder, for these
