@@ -15,6 +15,7 @@ import traceback
 from importlib import import_module
 
 COMMANDS = {
+    "process": ("INPUT ... DATA", "make a dataset of photographs or videos: find the cameras' poses"),
     "train": ("DATA", "train a scene from a dataset of posed photographs"),
     "eval": ("RUN_OR_FILE", "score a scene against photographs: PSNR, SSIM, LPIPS"),
     "render": ("RUN_OR_FILE", "render images or a video along cameras, a path or an orbit"),
@@ -43,8 +44,9 @@ def usage() -> str:
             "",
             "examples:",
             "  splat demo                                    see the whole path on a built-in scene",
-            "  splat check ~/photos/garden                   is this COLMAP dataset sound?",
-            "  splat train ~/photos/garden --preset cpu --eval",
+            "  splat process ~/photos/garden garden          photographs or a video to a dataset",
+            "  splat check garden                            is this dataset sound?",
+            "  splat train garden --preset cpu --eval",
             "  splat export runs/garden/cpu-20260131-101500 garden.ply",
             "",
             "splat COMMAND --help tells more; --debug shows tracebacks; --version the version.",

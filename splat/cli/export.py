@@ -38,7 +38,8 @@ DESCRIPTION = """Write a scene in the format of the extension: {extensions}.
 
 RUN_OR_FILE is a run's folder (its last state), one of its checkpoints, or a scene file to convert. The scene
 keeps the dataset's frame and units; where it lies too far from the origin for float32, it is written in local
-coordinates and the offset is noted in the file. What the format cannot hold is said before it is dropped.
+coordinates and the offset is noted in the file. A turn by `splat process --orient` is undone first, unless
+there is --keep-frame. What the format cannot hold is said before it is dropped.
 
 Filters come first (--crop, --min-opacity, --max-scale, in the scene's own coordinates), then --prune, then
 the move (--transform, --rotate, --scale, --translate).
@@ -92,6 +93,8 @@ class Export(Common):
     """Make the best file of at most this size, such as 5MB, 800kB or 1.5MiB."""
     target_psnr_drop: OptionalFloat = None
     """Make the smallest file that loses at most this much PSNR, dB."""
+    keep_frame: bool = False
+    """Leave the scene as its dataset lies: do not undo what `splat process --orient` did."""
     report: bool = False
     """Tell the bytes of each part of the file, and, where there are photographs, the PSNR before and after."""
     downscale: OptionalFloat = None

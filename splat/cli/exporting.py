@@ -23,6 +23,7 @@ from splat.codecs.parts import parts
 from splat.core import DataError, Gaussians, UsageError
 from splat.core.transforms import Similarity, transform_gaussians
 from splat.core.world import place
+from splat.data import frame
 from splat.strategies.spectral import scorer as spectral
 
 Say = Callable[..., None]
@@ -239,7 +240,12 @@ def _prepare(args: Any, form: Format, options: Any, say: Say) -> Job:
         from splat.training.export import baked
 
         scene, metadata = baked(loaded.session)
+    undone = None if args.keep_frame else _frame(loaded)
+    if undone is not None:
+        move = move.after(undone)
     job = Job(args, form, options, loaded, scene, metadata, move, say, torch.arange(len(scene)))
+    if undone is not None:
+        job.note("the frame of structure from motion is restored (--keep-frame leaves the dataset's)")
     if args.crop is not None:
         low, high = torch.tensor(args.crop, dtype=torch.float64).view(2, 3) - loaded.offset
         _filter(job, "--crop", search.inside(job.scene, low, high))
@@ -250,6 +256,14 @@ def _prepare(args: Any, form: Format, options: Any, say: Say) -> Job:
     if args.sh_degree is not None:
         job.scene = search.lower_degree(job.scene, args.sh_degree)
     return job
+
+
+def _frame(loaded: Loaded) -> Similarity | None:
+    """What undoes the turn of the run's dataset by `splat process --orient`; None where there was none."""
+    if loaded.session is None:
+        return None
+    placed = frame.read(loaded.session.dataset.scene.root)
+    return None if placed is None else placed.inverse()
 
 
 def _filter(job: Job, flag: str, wanted: Tensor) -> None:

@@ -1,0 +1,144 @@
+"""Structure from motion on real photographs: who gets a pose, how far it is from the given one, how long it takes.
+
+    python benchmarks/process.py DATA... [--resize 1000] [--train STEPS] [--work DIR] [--out FILE.json]
+
+DATA are COLMAP datasets or transforms.json: their photographs alone go through `splat process`, and the poses that it
+finds are compared with those of the dataset after the best similarity (Umeyama 1991). With --resize the photographs
+are first made that many pixels long (which the timing of 50 photographs at 1000 pixels needs). With --train the result
+and the dataset are both trained with the preset cpu for so many steps, and scored on the same held-out photographs.
+Stages that --work holds from an earlier call are kept; their times are those of that call.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from train import machine
+
+from splat.cli.process import Console
+from splat.core import Camera
+from splat.data import read_scene
+from splat.data.images import list_images
+from splat.data.sfm import ProcessOptions, process
+from splat.training.align import similarity
+
+
+def photographs(data: Path, longest: int | None, work: Path) -> Path:
+    """The folder of photographs to process: the dataset's own, or smaller copies."""
+    images = data / "images"
+    if longest is None:
+        return images
+    smaller = work / f"{data.name}-{longest}px"
+    smaller.mkdir(parents=True, exist_ok=True)
+    for path in list_images(images):
+        target = smaller / path.name
+        if not target.exists():
+            with Image.open(path) as image:
+                exif = image.getexif()
+                image.thumbnail((longest, longest), Image.Resampling.LANCZOS)
+                image.save(target, quality=95, exif=exif)
+    return smaller
+
+
+def compare(found: Path, given: Path) -> dict[str, Any]:
+    """Errors of the poses of one dataset against another's: positions in shares of the extent (1.1 times the largest
+    distance from the mean), rotations in degrees."""
+    ours, theirs = cameras(found), cameras(given)
+    names = sorted(ours.keys() & theirs.keys())
+    source = torch.stack([ours[name].position.double() for name in names])
+    target = torch.stack([theirs[name].position.double() for name in names])
+    scale, rotation, shift = similarity(source, target)
+    off = (scale * source @ rotation.T + shift - target).norm(dim=1)
+    extent = 1.1 * float((target - target.mean(0)).norm(dim=1).max())
+    angles = []
+    for name in names:
+        turned = ours[name].world_to_camera[:3, :3].double() @ rotation.T
+        trace = (theirs[name].world_to_camera[:3, :3].double().T @ turned).trace()
+        angles.append(float(torch.rad2deg(torch.arccos(((trace - 1) / 2).clamp(-1, 1)))))
+    return {
+        "common": len(names),
+        "position_mean": float(off.mean()) / extent,
+        "position_max": float(off.max()) / extent,
+        "rotation_mean": sum(angles) / len(angles),
+        "rotation_max": max(angles),
+    }
+
+
+def cameras(data: Path) -> dict[str, Camera]:
+    """By file name, since datasets differ in the folders before it."""
+    return {Path(frame.name).name: frame.camera for frame in read_scene(data).frames}
+
+
+def trained(data: Path, steps: int, downscale: float, out: Path) -> float:
+    """Held-out PSNR after a short run, dB."""
+    from splat.strategies import registry
+    from splat.training.config import load_preset
+    from splat.training.run import train
+
+    config = replace(load_preset("cpu"), steps=steps, downscale=downscale, eval=True)
+    result = train(config, data, out, strategies=registry.build(config.strategies, config.options))
+    assert result.evaluation is not None
+    return result.evaluation.psnr
+
+
+def measure(data: Path, args: argparse.Namespace, work: Path) -> dict[str, Any]:
+    folder = work / f"{data.name}{f'-{args.resize}px' if args.resize else ''}-processed"
+    options = ProcessOptions(threads=args.threads)
+    console = Console(sys.stdout)
+    summary = process([photographs(data, args.resize, work)], folder, options, console)
+    row = {name: summary[name] for name in ("registered", "total", "error", "points", "mapper", "seconds")}
+    row["total_seconds"] = round(sum(summary["seconds"].values()), 1)
+    row["cameras"] = [camera["model"] for camera in summary["cameras"]]
+    row["against"] = {"model": compare(folder, data)}
+    if (data / "transforms.json").is_file():
+        row["against"]["transforms.json"] = compare(folder, data / "transforms.json")
+    if args.train:
+        runs = {"processed": folder, "given": data}
+        with tempfile.TemporaryDirectory() as out:
+            row["psnr"] = {n: trained(d, args.train, args.downscale, Path(out) / n) for n, d in runs.items()}
+        row["steps"] = args.train
+    return row
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("data", type=Path, nargs="+")
+    parser.add_argument("--resize", type=int, help="longest side of the photographs, pixels")
+    parser.add_argument("--threads", type=int, default=0)
+    parser.add_argument("--train", type=int, default=0, metavar="STEPS")
+    parser.add_argument("--downscale", type=float, default=4.0)
+    parser.add_argument("--work", type=Path, help="keep the datasets here; by default they are temporary")
+    parser.add_argument("--out", type=Path)
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory() as temporary:
+        work = args.work or Path(temporary)
+        rows = {data.name: measure(data, args, work) for data in args.data}
+    for name, row in rows.items():
+        print(
+            f"{name}: {row['registered']} of {row['total']} in {row['total_seconds']:.0f} s, {row['error']:.2f} px"
+        )
+        for other, off in row["against"].items():
+            print(
+                f"  against its {other}: positions {100 * off['position_mean']:.3f} % of the extent (largest "
+                f"{100 * off['position_max']:.3f} %), rotations {off['rotation_mean']:.3f} degrees (largest "
+                f"{off['rotation_max']:.3f})"
+            )
+        for what, psnr in row.get("psnr", {}).items():
+            print(f"  {row['steps']} steps on the {what} poses: {psnr:.2f} dB")
+    if args.out:
+        document = {"machine": machine(), "resize": args.resize, "threads": args.threads, "rows": rows}
+        args.out.write_text(json.dumps(document, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,181 @@
+"""The last stages: the model refined, placed and written as the dataset's; undistorted photographs."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from splat.core.files import replacing
+from splat.data.frame import FILE as FRAME
+from splat.data.sfm import diagnosis, orientation
+
+if TYPE_CHECKING:
+    from splat.data.sfm.worker import Job
+
+_MANY = 20  # photographs of one camera that fix two focal lengths, four terms of distortion and the principal point
+_MAX_ERROR = 4.0  # pixels; points beyond it are left out, as COLMAP does
+_MIN_ANGLE = 1.5  # degrees, likewise
+
+
+def finish(job: Job) -> dict[str, Any]:
+    """Refine the largest model, turn it if asked to, write sparse/0 and name the others sparse/1, ...
+
+    Returns:
+        {registered, total, error, points, observations, cameras, unregistered, models, gps, orient}.
+    """
+    import pycolmap
+
+    from splat.data.sfm.stages import Ledger
+
+    mapped = Ledger(job.folder / "stages.json").result("mapping")
+    models = mapped["models"]
+    job.progress(0, 2)
+    model = pycolmap.Reconstruction(job.folder / models[0]["folder"])
+    if mapped["attempt"] == "incremental":
+        _refine(model, job)
+    job.progress(1, 2)
+    positions = gps(job.database)
+    frame = _place(model, job, positions)
+    _write(model, job, [job.folder / other["folder"] for other in models[1:]], frame)
+    registered = {model.image(identity).name for identity in model.reg_image_ids()}
+    cameras = [
+        {"id": identity, "model": camera.model.name, "width": camera.width, "height": camera.height,
+         "params": [float(p) for p in camera.params]}
+        for identity, camera in sorted(model.cameras.items())
+    ]  # fmt: skip
+    return {
+        "registered": len(registered),
+        "total": len(job.pictures),
+        "error": float(model.compute_mean_reprojection_error()),
+        "points": int(model.num_points3D()),
+        "observations": int(model.compute_num_observations()),
+        "parallax": diagnosis.parallax(model),
+        "cameras": cameras,
+        "unregistered": diagnosis.unregistered(job, registered),
+        "models": [
+            {**{k: v for k, v in other.items() if k != "names" or n}, "folder": f"sparse/{n}"}
+            for n, other in enumerate(models)
+        ],
+        "gps": positions,
+        "frame": frame,
+    }
+
+
+def _refine(model: Any, job: Job) -> None:
+    """Bundle adjustment once more, with all that each camera has photographs enough to fix."""
+    import pycolmap
+
+    counts: dict[int, int] = {}
+    for identity in model.reg_image_ids():
+        camera = model.image(identity).camera_id
+        counts[camera] = counts.get(camera, 0) + 1
+    many = {identity for identity, count in counts.items() if count >= _MANY}
+    if not many:
+        return
+    if job.options.camera_model == "auto":
+        for identity in many:
+            camera = model.camera(identity)
+            focal, cx, cy, k = (float(p) for p in camera.params)  # SIMPLE_RADIAL
+            camera.model = pycolmap.CameraModelId.OPENCV
+            camera.params = [focal, focal, cx, cy, k, 0.0, 0.0, 0.0]
+    options = pycolmap.BundleAdjustmentOptions(refine_principal_point=True, print_summary=False)
+    options.ceres.solver_options.num_threads = 1
+    config = pycolmap.BundleAdjustmentConfig()
+    for identity in sorted(model.reg_image_ids()):
+        config.add_image(identity)
+    for identity in counts:
+        if identity not in many:
+            config.set_constant_cam_intrinsics(identity)
+    config.fix_gauge(pycolmap.BundleAdjustmentGauge.TWO_CAMS_FROM_WORLD)
+    pycolmap.create_default_bundle_adjuster(options, config, model).solve()
+    manager = pycolmap.ObservationManager(model)
+    manager.filter_all_points3D(_MAX_ERROR, _MIN_ANGLE)
+    model.update_point_3d_errors()
+
+
+def gps(database: Path) -> dict[str, list[float]]:
+    """{name: [latitude, longitude (degrees), altitude (metres)]} of the photographs that say where they were taken."""
+    import pycolmap
+
+    store = pycolmap.Database.open(database)
+    try:
+        names = {image.image_id: image.name for image in store.read_all_images()}
+        priors = store.read_all_pose_priors()
+    finally:
+        store.close()
+    found = {}
+    for prior in priors:
+        if prior.has_position() and prior.coordinate_system == pycolmap.PosePriorCoordinateSystem.WGS84:
+            latitude, longitude, altitude = (float(v) for v in prior.position)
+            altitude = altitude if np.isfinite(altitude) else 0.0
+            found[names[prior.corr_data_id.id]] = [latitude, longitude, altitude]
+    return dict(sorted(found.items()))
+
+
+def _place(model: Any, job: Job, positions: dict[str, list[float]]) -> dict[str, Any] | None:
+    """Turn or place the model as asked; what frame.json is to say."""
+    kind = job.options.orient
+    if kind == "none":
+        return None
+    frame: dict[str, Any] = {"kind": kind}
+    if kind == "gps":
+        matrix, frame["origin"] = orientation.by_gps(model, positions, job.data, job.options.seed)
+        frame["up"] = [0, 0, 1]
+    else:
+        matrix = orientation.upright(model, {p.name: p.orientation for p in job.pictures})
+        frame["up"] = [0, -1, 0]
+    orientation.apply(model, matrix)
+    return {**frame, "matrix": matrix.tolist()}
+
+
+def _write(model: Any, job: Job, others: list[Path], frame: dict[str, Any] | None) -> None:
+    """sparse/ and frame.json, taking the place of earlier ones together as nearly as a disk can."""
+    fresh, old = job.folder / "sparse.new", job.folder / "sparse.old"
+    for folder in (fresh, old):
+        shutil.rmtree(folder, ignore_errors=True)
+    (fresh / "0").mkdir(parents=True)
+    model.write_binary(fresh / "0")
+    for number, other in enumerate(others, 1):
+        shutil.copytree(other, fresh / str(number))
+        if frame is not None:
+            import pycolmap
+
+            moved = pycolmap.Reconstruction(other)
+            orientation.apply(moved, np.array(frame["matrix"]))
+            moved.write_binary(fresh / str(number))
+    target = job.data / "sparse"
+    if target.exists():
+        os.replace(target, old)
+    os.replace(fresh, target)
+    shutil.rmtree(old, ignore_errors=True)
+    if frame is None:
+        (job.data / FRAME).unlink(missing_ok=True)
+        return
+    with replacing(job.data / FRAME) as file:
+        file.write(json.dumps(frame, indent=1).encode())
+
+
+def undistort(job: Job) -> dict[str, Any]:
+    """undistorted/ with the photographs as a pinhole would have taken them, and their model in sparse/0."""
+    import pycolmap
+
+    target, fresh = job.data / "undistorted", job.folder / "undistorted.new"
+    shutil.rmtree(fresh, ignore_errors=True)
+    job.progress(0, len(job.pictures))
+    pycolmap.undistort_images(fresh, job.data / "sparse" / "0", job.images, num_threads=job.threads)
+    # COLMAP leaves what its own stereo needs; the dataset is photographs and a model.
+    shutil.rmtree(fresh / "stereo", ignore_errors=True)
+    for script in fresh.glob("run-*.sh"):
+        script.unlink()
+    (fresh / "sparse" / "0").mkdir()
+    for file in (fresh / "sparse").glob("*.bin"):
+        os.replace(file, fresh / "sparse" / "0" / file.name)
+    shutil.rmtree(target, ignore_errors=True)
+    os.replace(fresh, target)
+    job.progress(len(job.pictures), len(job.pictures))
+    return {"folder": "undistorted"}

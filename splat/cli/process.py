@@ -1,0 +1,192 @@
+"""`splat process`: photographs and videos to a dataset."""
+
+from __future__ import annotations
+
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+
+from splat.cli.command import Common, OptionalInt, OptionalPath, parse, print_json
+
+PLAIN_SECONDS = 10.0  # between two progress lines where there is no terminal
+LIVE_SECONDS = 0.2
+
+OptionalText = Annotated[str | None, tyro.conf.arg(metavar="COLOUR", help_behavior_hint="")]
+
+
+@dataclass
+class Process(Common):
+    """Find out where photographs were taken from, and make a dataset of them.
+
+    INPUT is a folder of photographs (with folders inside it, one a camera), a video, or several of these.
+    DATA becomes the dataset: images/, masks/, a COLMAP model in sparse/0, process.json with the summary, and
+    process/ with what the stages leave. `splat train DATA` goes on from there. Masks beside the photographs
+    (images/ and masks/), transparency, focal lengths and GPS of EXIF are used.
+
+    The same command goes on after a stop: what is finished is kept. Exits with 3 where the photographs
+    cannot be used, and says why.
+
+    Examples:
+      splat process ~/photos/garden garden
+      splat process walk.mp4 garden --frames 150
+      splat process ~/photos/garden walk.mp4 garden --orient up
+      splat process ~/photos/vase vase --chroma-key green
+    """
+
+    paths: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="INPUT [INPUT ...] DATA")]
+    """Folders of photographs and videos; the last is the dataset to make."""
+    frames: OptionalInt = None
+    """Frames to take from each video, the sharpest of as many stretches; by default two a second, 40 to 200."""
+    masks: OptionalPath = None
+    """A folder of masks NAME.png or NAME.EXT.png, 0 = ignore; by default masks/ beside images/."""
+    chroma_key: OptionalText = None
+    """Mask a screen of this colour: green, blue or R,G,B."""
+    cameras: Literal["auto", "single", "folder", "image"] = "auto"
+    """What shares a camera; auto: photographs of one folder, size and lens."""
+    camera_model: Literal[
+        "auto", "PINHOLE", "SIMPLE_RADIAL", "RADIAL", "OPENCV", "FULL_OPENCV", "OPENCV_FISHEYE"
+    ] = "auto"
+    """COLMAP's camera model; auto: SIMPLE_RADIAL, and OPENCV for cameras of 20 photographs and more."""
+    max_size: int = 1600
+    """Longest side at which features are looked for, pixels."""
+    features: int = 8192
+    """Most features of one photograph."""
+    matching: Literal["auto", "exhaustive", "sequential", "retrieval"] = "auto"
+    """Pairs to compare: all, neighbours in a video, or what looks alike; auto: all up to 60 photographs."""
+    mapper: Literal["auto", "incremental", "global"] = "auto"
+    """How poses are found; auto: incrementally, and otherwise where that leaves photographs out."""
+    orient: Literal["none", "up", "gps"] = "none"
+    """Turn the scene so that the cameras' up is -y, or place it in metres east, north, up by GPS.
+    `splat export` undoes it."""
+    undistort: bool = False
+    """Also write undistorted photographs with a pinhole model, for other tools, to DATA/undistorted."""
+    seed: int = 0
+    """Of everything random."""
+    threads: int = 0
+    """For features and matches, 0 for one a core; the result is the same."""
+    json: bool = False
+    """Print the summary as one JSON document."""
+
+
+def main(argv: list[str]) -> int:
+    args = parse(Process, "process", argv)
+    from splat.core import UsageError
+    from splat.data.sfm import ProcessOptions, process
+
+    if len(args.paths) < 2:
+        raise UsageError("give at least one INPUT and then DATA, the dataset to make")
+    names = ProcessOptions.__dataclass_fields__.keys()
+    options = ProcessOptions(**{name: getattr(args, name) for name in names if hasattr(args, name)})
+    console = Console(sys.stderr if args.json else sys.stdout)
+    try:
+        summary = process(list(args.paths[:-1]), args.paths[-1], options, console)
+    finally:
+        console.close()
+    if args.json:
+        print_json(summary)
+    else:
+        print("\n".join(told(summary)))
+    return 0
+
+
+def told(summary: dict[str, Any]) -> list[str]:
+    """The summary for people."""
+    data = summary["data"]
+    seconds = _clock(sum(summary["seconds"].values()))
+    lines = [
+        f"{data}: {summary['registered']} of {summary['total']} photographs have poses, {summary['points']:,} "
+        f"points, reprojection error {summary['error']:.2f} px (in {seconds})"
+    ]
+    for camera in summary["cameras"]:
+        focal = " x ".join(
+            f"{value:.1f}" for value in camera["params"][: 2 if "CV" in camera["model"] else 1]
+        )
+        lines.append(
+            f"  camera {camera['id']}: {camera['model']} {camera['width']}x{camera['height']}, focal length "
+            f"{focal} px"
+        )
+    if summary["mapper"] not in ("incremental", summary["options"]["mapper"]):
+        tried = ", ".join(f"{name} {count}" for name, count in summary["attempts"].items())
+        lines.append(f"  poses by the mapper {summary['mapper']} (photographs with poses: {tried})")
+    for other in summary["models"][1:]:
+        lines.append(
+            f"  {other['folder']}: another part of the scene, {other['images']} photographs; photographs "
+            "between the parts would join them"
+        )
+    shown = 10
+    lost = [f"{f['name']}: {f['reason']} -> {f['remedy']}" for f in summary["unregistered"]]
+    lost += [f"{f['name']}: left out, {f['reason']}" for f in summary["skipped"]]
+    lines += [f"  without a pose: {line}" for line in lost[:shown]]
+    if len(lost) > shown:
+        lines.append(f"  and {len(lost) - shown} more, see {Path(data) / 'process.json'}")
+    lines.append(f"next: splat check {data}; splat train {data}")
+    return lines
+
+
+class Console:
+    """Prints the progress of stages: one line that changes on a terminal, a line now and then elsewhere."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream, self._live = stream, stream.isatty()
+        self._start = self._shown = 0.0
+        self._first: int | None = None
+        self._width = 0
+
+    def begin(self, stage: str, kept: bool) -> None:
+        self._start = self._shown = time.monotonic()
+        self._first = None
+        if kept:
+            self._say(f"{stage}: kept from before")
+
+    def progress(self, stage: str, done: int, total: int) -> None:
+        now = time.monotonic()
+        if self._first is None:
+            self._first, self._start = done, now
+        if now - self._shown < (LIVE_SECONDS if self._live else PLAIN_SECONDS):
+            return
+        self._shown = now
+        steps = done - self._first
+        left = f"  ETA {_clock((now - self._start) * (total - done) / steps)}" if steps else ""
+        count = f"{100 * done // total}%" if stage == "photographs" else f"{done:,}/{total:,}"
+        self._say(f"{stage}: {count}{left}", passing=self._live)
+
+    def end(self, stage: str, seconds: float, result: Any) -> None:
+        self._say(f"{stage}: {_outcome(stage, result)} ({_clock(seconds)})")
+
+    def close(self) -> None:
+        """Leave the line."""
+        if self._width:
+            print(file=self._stream)
+            self._width = 0
+
+    def _say(self, line: str, passing: bool = False) -> None:
+        start = "\r" if self._width else ""
+        print(f"{start}{line:<{self._width}}", end="" if passing else "\n", file=self._stream, flush=True)
+        self._width = len(line) if passing else 0
+
+
+def _outcome(stage: str, result: dict[str, Any]) -> str:
+    if stage == "photographs":
+        left = f", {len(result['skipped'])} left out" if result["skipped"] else ""
+        return f"{len(result['pictures'])}{left}"
+    if stage == "features":
+        counts = sorted(result["features"].values())
+        return f"{counts[0]:,} to {counts[-1]:,} in a photograph"
+    if stage == "matches":
+        return f"{result['verified']:,} of {result['pairs']:,} pairs overlap"
+    if stage == "mapping":
+        return f"{result['models'][0]['images']} photographs posed by the mapper {result['attempt']}"
+    if stage == "model":
+        return f"{result['points']:,} points, reprojection error {result['error']:.2f} px"
+    return result["folder"]
+
+
+def _clock(seconds: float) -> str:
+    """2:05, or 1:02:05."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

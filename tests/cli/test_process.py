@@ -1,0 +1,316 @@
+"""`splat process`: photographs and videos to a dataset that trains; stops on the way; inputs that cannot be used."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import imageio.v2 as imageio
+import numpy as np
+import orbit
+import pytest
+import torch
+from PIL import Image
+from scipy.ndimage import gaussian_filter
+
+from splat.core import DataError
+from splat.data import frame as placed
+from splat.data import read_scene
+from splat.data.problems import DatasetError
+from splat.data.sfm import ProcessOptions, child, gather, process, stages
+
+# What this small scene needs, and one thread, for any machine.
+OPTIONS = ("--threads", 1)
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory) -> Path:
+    """Ten photographs of the sample scene along an arc. Not to be changed."""
+    return orbit.write(tmp_path_factory.mktemp("process") / "photos", orbit.arc())
+
+
+@pytest.fixture(scope="module")
+def processed(splat, photos, tmp_path_factory):
+    """(outcome, dataset) of these photographs, turned upright. The dataset is not to be changed."""
+    data = tmp_path_factory.mktemp("process") / "data"
+    return splat("process", photos, data, "--orient", "up", "--undistort", "--json", *OPTIONS), data
+
+
+class Quiet:
+    """A listener that keeps what it is told, and calls `at(stage)` with every progress."""
+
+    def __init__(self, at=lambda stage: None) -> None:
+        self.kept: list[str] = []
+        self.done: list[str] = []
+        self._at = at
+
+    def begin(self, stage: str, kept: bool) -> None:
+        if kept:
+            self.kept.append(stage)
+
+    def progress(self, stage: str, done: int, total: int) -> None:
+        self._at(stage)
+
+    def end(self, stage: str, seconds: float, result: object) -> None:
+        self.done.append(stage)
+
+
+def model(data: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted((data / "sparse" / "0").iterdir())}
+
+
+def test_every_photograph_gets_a_pose(processed):
+    outcome, data = processed
+    assert outcome.code == 0, outcome.err
+    summary = json.loads(outcome.out)
+    assert (summary["registered"], summary["total"], summary["unregistered"]) == (10, 10, [])
+    assert summary["error"] < 1.0
+    assert summary["parallax"] > 5  # the cameras stand 6 degrees apart
+    assert json.loads((data / "process.json").read_text())["points"] == summary["points"]
+    scene = read_scene(data)
+    assert [frame.name for frame in scene.frames] == [camera.name for camera in orbit.arc()]
+    assert not scene.warnings
+
+
+def test_up_is_up(processed):
+    """The arc's cameras look down by 24 degrees; their mean up, and with it the scene's, becomes -y."""
+    data = processed[1]
+    cameras = [frame.camera for frame in read_scene(data).frames]
+    up = torch.stack([-camera.world_to_camera[1, :3] for camera in cameras]).mean(0)
+    up /= up.norm()
+    assert torch.allclose(up, torch.tensor([0.0, -1.0, 0.0], dtype=up.dtype), atol=1e-6)
+    assert json.loads((data / "frame.json").read_text())["kind"] == "up"
+
+
+def test_undistorted_photographs_have_pinholes(processed):
+    scene = read_scene(processed[1] / "undistorted")
+    assert len(scene.frames) == 10
+    assert all(frame.distortion is None for frame in scene.frames)
+
+
+def test_export_undoes_the_turn(splat, processed, tmp_path):
+    """What is trained in the turned frame is exported in that of structure from motion, unless told otherwise."""
+    from splat import codecs
+
+    data, run = processed[1], tmp_path / "run"
+    trained = splat("train", data, "--preset", "cpu", "--steps", 20, "--out", run)
+    assert trained.code == 0, trained.err
+    for flags, name in ([], "back.ply"), (["--keep-frame"], "kept.ply"):
+        done = splat("export", run, tmp_path / name, *flags)
+        assert done.code == 0, done.err
+    back, _ = codecs.decode(tmp_path / "back.ply")
+    kept, _ = codecs.decode(tmp_path / "kept.ply")
+    move = placed.read(data)
+    assert move is not None
+    assert not torch.allclose(back.means, kept.means, atol=1e-2)
+    assert torch.allclose(move.points(back.means), kept.means, atol=1e-4)
+
+
+def test_the_same_command_again_keeps_everything(splat, photos, processed):
+    data = processed[1]
+    before = model(data)
+    done = splat("process", photos, data, "--orient", "up", "--undistort", *OPTIONS)
+    assert done.code == 0, done.err
+    assert done.out.count("kept from before") == 6
+    assert "10 of 10 photographs have poses" in done.out
+    assert model(data) == before
+
+
+def test_killed_at_each_stage_the_result_is_the_same(photos, processed, tmp_path):
+    """The child dies at every stage in turn, and with another number of threads: the model has the same bits."""
+    data = tmp_path / "data"
+    options = ProcessOptions(orient="up", undistort=True, threads=2)
+    died: list[str] = []
+    errors: list[DatasetError] = []
+
+    def kill(stage: str) -> None:
+        if stage != "photographs" and stage not in died:
+            died.append(stage)
+            (victim,) = children()
+            os.kill(victim, signal.SIGKILL)
+
+    for _ in range(10):
+        listener = Quiet(kill)
+        try:
+            process([photos], data, options, listener)
+            break
+        except DatasetError as error:
+            errors.append(error)
+    assert died == ["features", "matches", "mapping", "model", "undistortion"]
+    assert [error.code for error in errors] == ["sfm-died"] * 5
+    assert all(f"{data / 'process' / 'log.txt'}: structure" in str(error).splitlines()[0] for error in errors)
+    assert listener.kept == ["photographs", "features", "matches", "mapping", "model"]
+    assert model(data) == model(processed[1])
+
+
+def children() -> list[int]:
+    """Process ids of the children of this process that are structure from motion's."""
+    import psutil
+
+    found = psutil.Process().children()
+    return [c.pid for c in found if "splat.data.sfm.worker" in c.cmdline()]
+
+
+def test_other_options_do_their_stages_again(photos, processed, tmp_path):
+    data = Path(shutil.copytree(processed[1], tmp_path / "data"))
+    listener = Quiet()
+    process([photos], data, ProcessOptions(threads=1), listener)
+    assert (listener.kept, listener.done) == (["photographs", "features", "matches", "mapping"], ["model"])
+    assert not (data / "frame.json").exists()
+
+
+def test_ctrl_c_ends_the_child_and_the_command_goes_on(start, photos, tmp_path):
+    running = start("process", photos, "data", *OPTIONS, cwd=tmp_path)
+    ledger = tmp_path / "data" / "process" / "stages.json"
+    while not (ledger.exists() and '"features"' in ledger.read_text()):
+        assert running.poll() is None, running.communicate()
+        time.sleep(0.05)
+    running.send_signal(signal.SIGINT)
+    _, err = running.communicate(timeout=60)
+    assert running.returncode == 130
+    assert err == "splat: stopped at features; the same command goes on from there: data\n"
+    with stages.locked(ledger.parent / "lock"):  # which the child held as well
+        assert stages.Ledger(ledger).result("photographs")["skipped"] == []
+
+
+def test_a_video_goes_through_to_an_export(splat, photos, tmp_path):
+    """Each photograph comes as a blurred, a sharp and a blurred frame of a video; process, train, export."""
+    film = tmp_path / "film.mp4"
+    with imageio.get_writer(film, fps=10, macro_block_size=1, quality=10) as writer:
+        for path in sorted(photos.iterdir()):
+            picture = np.asarray(Image.open(path))
+            blurred = gaussian_filter(picture, (2, 2, 0))
+            for frame in (blurred, picture, blurred):
+                writer.append_data(frame)
+    data, run, scene = tmp_path / "data", tmp_path / "run", tmp_path / "scene.ply"
+    done = splat("process", film, data, "--frames", 10, *OPTIONS)
+    assert done.code == 0, done.err
+    assert "10 of 10 photographs have poses" in done.out
+    frames = sorted(path.name for path in (data / "images" / "film").iterdir())
+    assert frames == [f"frame_{3 * index + 1:06d}.jpg" for index in range(10)]
+    assert splat("check", data).code == 0
+    assert splat("train", data, "--preset", "cpu", "--steps", 30, "--out", run).code == 0
+    assert splat("export", run, scene).code == 0
+    assert scene.stat().st_size > 10_000
+
+
+def fail(splat, *args) -> str:
+    """The one line that a command leaves with exit code 3."""
+    outcome = splat(*args)
+    assert outcome.code == 3, outcome.err
+    assert outcome.err.count("\n") == 1, outcome.err
+    return outcome.err
+
+
+def test_one_photograph(splat, photos, tmp_path):
+    (tmp_path / "in").mkdir()
+    shutil.copy(photos / "view_000.png", tmp_path / "in")
+    assert "a single usable photograph; a scene needs" in fail(
+        splat, "process", tmp_path / "in", tmp_path / "d"
+    )
+
+
+def test_identical_photographs(splat, photos, tmp_path):
+    (tmp_path / "in").mkdir()
+    for index in range(4):
+        shutil.copy(photos / "view_000.png", tmp_path / "in" / f"{index}.png")
+    assert "all 4 pictures are the same; move" in fail(splat, "process", tmp_path / "in", tmp_path / "d")
+
+
+def test_no_photographs(splat, tmp_path):
+    assert "no such file or folder; check" in fail(splat, "process", tmp_path / "in", tmp_path / "d")
+    (tmp_path / "in").mkdir()
+    assert "holds neither photographs nor videos; give" in fail(
+        splat, "process", tmp_path / "in", tmp_path / "d"
+    )
+
+
+def test_a_corrupt_video(splat, tmp_path):
+    (tmp_path / "film.mp4").write_bytes(b"no film" * 100)
+    outcome = splat("process", tmp_path / "film.mp4", tmp_path / "d")
+    assert outcome.code == 3
+    assert "film.mp4: not a video that can be read; copy it again" in outcome.first
+
+
+def test_featureless_photographs(splat, tmp_path):
+    (tmp_path / "in").mkdir()
+    for index in range(3):
+        wall = np.full((120, 160, 3), 200 + index, dtype=np.uint8)
+        Image.fromarray(wall).save(tmp_path / "in" / f"{index}.png")
+    outcome = splat("process", tmp_path / "in", tmp_path / "d", *OPTIONS)
+    assert outcome.code == 3
+    assert "featureless: 3 of 3 photographs show too little texture" in outcome.first
+    assert "well lit" in outcome.first
+
+
+def test_no_parallax(splat, tmp_path):
+    photos = orbit.write(tmp_path / "in", orbit.turning())
+    outcome = splat("process", photos, tmp_path / "d", *OPTIONS)
+    assert outcome.code == 3
+    assert "no parallax: the camera turned or stood still" in outcome.first
+    assert "walk around the scene" in outcome.first
+
+
+def test_a_disk_without_room(splat, photos, tmp_path, monkeypatch):
+    tiny = shutil._ntuple_diskusage(10**9, 10**9 - 10**6, 10**6)
+    monkeypatch.setattr(gather.shutil, "disk_usage", lambda path: tiny)
+    line = fail(splat, "process", photos, tmp_path / "d")
+    assert "the disk is too full (1 MB free" in line
+
+
+def test_a_disk_that_fills_up_while_copying(splat, photos, tmp_path, monkeypatch):
+    def full(source, target):
+        raise OSError(28, "No space left on device", str(target))
+
+    monkeypatch.setattr(gather.shutil, "copy2", full)
+    line = fail(splat, "process", photos, tmp_path / "d")
+    assert "the disk is full; stopped at photographs; free some space and start the same command" in line
+
+
+def test_a_disk_that_fills_up_under_colmap(tmp_path):
+    """What SQLite writes to the log then, from a child that ends with it."""
+    (tmp_path / "process").mkdir()
+    log = tmp_path / "process" / "log.txt"
+    log.write_text("SQLite error: database or disk is full\n")
+    error = child._death("matches", 1, log)
+    assert str(error).startswith(f"{tmp_path}: the disk is full; stopped at matches; free some space")
+
+
+def test_a_model_of_somebody_else_stays(splat, photos, tmp_path):
+    (tmp_path / "d" / "sparse" / "0").mkdir(parents=True)
+    outcome = splat("process", photos, tmp_path / "d")
+    assert outcome.code == 2
+    assert "did not make; name another folder" in outcome.first
+
+
+def test_two_commands_at_once(photos, tmp_path, monkeypatch):
+    monkeypatch.setattr(stages, "_PATIENCE", 0.1)
+    (tmp_path / "d" / "process").mkdir(parents=True)
+    with (
+        stages.locked(tmp_path / "d" / "process" / "lock"),
+        pytest.raises(DataError, match="another `splat process` works on it"),
+    ):
+        process([photos], tmp_path / "d", ProcessOptions(), Quiet())
+
+
+def test_usage(splat, photos, tmp_path):
+    assert splat("process", photos).code == 2
+    outcome = splat("process", photos, tmp_path / "d", "--frames", 1)
+    assert outcome.code == 2
+    assert "--frames 1: give 2 or more" in outcome.first
+
+
+def test_the_child_leaves_with_its_command(tmp_path):
+    """Its input closes when the command is gone, killed or not."""
+    job = tmp_path / "job.json"
+    command = [sys.executable, "-m", "splat.data.sfm.worker", str(job)]
+    running = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert running.stdin is not None
+    running.stdin.close()
+    assert running.wait(timeout=60) == 1
