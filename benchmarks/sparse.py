@@ -1,6 +1,7 @@
 """Scores of few-view training over several seeds: plain 3DGS, mcmc and the preset `sparse`.
 
     python benchmarks/sparse.py [--methods plain mcmc sparse] [--scenes fox-3 sample-3 ...] [--seeds 1 2 3 4 5]
+    python benchmarks/sparse.py --methods sparse@stereo sparse@points sparse@random [--scenes ...]
     python benchmarks/sparse.py --leave-one-out [--scenes fox-3] [--seeds 1 2 3]
 
 fox-N: the photographs of fox that look within 30 degrees of 0022.jpg, at --downscale 8, every 8th held out, trained
@@ -80,8 +81,13 @@ def open_scene(name: str, data: Path, made: Path) -> tuple[Scene, float, Path | 
 
 
 def settings(method: str) -> TrainConfig:
-    """Of a method; "with-PIECE" and "no-PIECE" are the preset `sparse` with that piece switched on or off."""
+    """Of a method; "with-PIECE" and "no-PIECE" are the preset `sparse` with that piece switched on or off, and
+    METHOD@KIND begins with that kind of `--init.source`."""
     sparse = load_preset("sparse")
+    if "@" in method:
+        method, _, source = method.partition("@")
+        config = settings(method)
+        return replace(config, init=replace(config.init, source=source))
     if method == "sparse":
         return sparse
     if method in ("plain", "mcmc"):

@@ -19,8 +19,10 @@ from splat.data.resample import load_photo
 from splat.data.scene import Points, Scene
 from splat.data.triangulation import triangulate
 from splat.data.undistort import RemapTables
+from splat.data.viewpoints import examine
 
 _TABLE_BYTES = 128 << 20
+_BORDER = 0.2  # of the border that a silhouette may cover: objects are cut off now and then
 
 
 class Dataset:
@@ -33,6 +35,7 @@ class Dataset:
         offset: [3] float64. Cameras and points here are the scene's minus this offset: zero, unless the scene lies
             so far from its origin that float32 would blur it.
         notes: facts worth a line in the log: which views and points were chosen.
+        depth: median depth of the points over the views that see them, world units; 0 without points.
         extent: 1.1 x the largest distance of a training camera from their mean, at least 0.1 x the median depth of
             the points; world units.
     """
@@ -72,9 +75,12 @@ class Dataset:
         if views is not None:
             self.train = _spread(self.train, views, scene)
             points = self._own_points()
+        # Known to be of the training views alone, with `views`; else nothing is told of what those share.
+        self._shared = points if views is not None and scene.observe is not None else None
         cameras = [frame.camera for frame in scene.frames]
         training = [cameras[index] for index in self.train]
-        self.extent = scene_extent(training, median_depth(cameras, points))
+        self.depth = median_depth(cameras, points)
+        self.extent = scene_extent(training, self.depth)
         self.offset = recentring(scene, self.extent)
         self._cameras = [_prepared(camera, downscale, self.offset) for camera in cameras]
         if points is not None and bool(self.offset.any()):
@@ -91,7 +97,9 @@ class Dataset:
     def points(self) -> Points | None:
         """The points minus the offset, or None: the scene's, or with `views` those that the training views see,
         in the colours that these have there."""
-        if self._points is None or not self._own:
+        if self._points is None or not len(self._points):
+            return None
+        if not self._own:
             return self._points
         return replace(self._points, rgb=coloured(self, self._points))
 
@@ -113,6 +121,39 @@ class Dataset:
         """
         return self._cache.get(index)
 
+    def large(self, index: int, longest: int) -> tuple[Camera, Tensor]:
+        """Camera and photograph [H, W, 3] uint8 of view `index` with `longest` pixels on its longer side, whatever the
+        training resolution; at most as the file has them. Not kept in memory."""
+        frame = self.scene.frames[index]
+        factor = max(1.0, max(frame.camera.width, frame.camera.height) / longest)
+        camera = _prepared(frame.camera, factor, self.offset)
+        photo = load_photo(frame, camera.width, camera.height, self._tables, self._background)
+        return camera, photo.image
+
+    def silhouette(self, index: int) -> Tensor | None:
+        """[H, W] bool: where view `index` shows an object that the photograph or its mask sets apart from its
+        surroundings; None where neither does. A mask that keeps most of the border does not.
+        """
+        frame, camera = self.scene.frames[index], self._cameras[index]
+        if frame.mask_path is None and frame.path.suffix.lower() in (".jpg", ".jpeg"):
+            return None  # cannot be transparent: not decoded again
+        photo = load_photo(frame, camera.width, camera.height, self._tables)
+        shown = photo.mask if photo.alpha is None else photo.alpha
+        if shown is None:
+            return None
+        silhouette = shown > 127
+        border = [silhouette[0], silhouette[-1], silhouette[:, 0], silhouette[:, -1]]
+        return silhouette if float(torch.cat(border).float().mean()) < _BORDER else None
+
+    def warnings(self) -> list[str]:
+        """What is doubtful about the training views, a line each.
+
+        Raises:
+            DatasetError: they cannot show a scene in depth.
+        """
+        training = [self.scene.frames[index].camera for index in self.train]
+        return examine(self.scene.root, training, self.depth, self._shared)
+
     def _own_points(self) -> Points | None:
         """The scene's points as far as the training views alone determine them; what was done is noted."""
         scene, chosen = self.scene, ", ".join(self.scene.frames[index].name for index in self.train)
@@ -128,7 +169,7 @@ class Dataset:
             f"{len(points):,} of {len(scene.points):,} points are seen by at least 2 of these views and "
             "triangulated again from them"
         )
-        return points if len(points) else None
+        return points
 
     def prefetch(self, indices: Iterable[int]) -> None:
         """Start decoding the first few of these views in the background; returns at once."""

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from splat.core import Camera
+from splat.data.points import in_view
 from splat.data.stereo.views import projection, relative_pose
 
 _GRID = 16  # rays across the picture for measuring displacements and overlap
@@ -19,10 +20,7 @@ def point_range(camera: Camera, xyz: Tensor) -> tuple[float, float] | None:
     """Nearest and farthest depth worth trying, from points [P, 3] that the camera sees; None with fewer than 8."""
     pose = camera.world_to_camera.double()
     local = xyz.double() @ pose[:3, :3].T + pose[:3, 3]
-    pixels = local @ camera.matrix.double().T
-    inside = local[:, 2] > 0
-    for axis, size in ((0, camera.width), (1, camera.height)):
-        inside &= (pixels[:, axis] > 0) & (pixels[:, axis] < size * local[:, 2])
+    inside = in_view(camera, xyz.double())
     if int(inside.sum()) < 8:
         return None
     inverse = 1 / local[inside, 2]

@@ -15,16 +15,19 @@ from torch import Tensor
 
 from splat.core import DataError
 from splat.data import Dataset, Points, random_points
+from splat.data.hull import visual_hull
+from splat.data.matching import matched_points
+from splat.data.points import FEW_VIEWS
 from splat.data.resample import area_resize
 from splat.data.stereo import StereoOptions, StereoView, reconstruct
 from splat.training.config import InitConfig
-
-FEW = 12  # views; with more, structure from motion leaves points enough
 
 # Stereo works on pictures that have at most so many pixels, all views and those that they are matched against
 # together, and at least so many: below, its windows blur the whole picture.
 _PIXELS = {"cpu": 1_200_000, "cuda": 30_000_000}
 _LEAST_PIXELS = 5_000
+
+_MATCHED = 1_600  # pixels along the longer side of the photographs in which features are sought
 
 
 @dataclass(frozen=True)
@@ -83,13 +86,10 @@ class FromStereo:
     fewest = 100
 
     def hindrance(self, dataset: Dataset) -> str | None:
-        camera = dataset.camera(dataset.train[0])
-        if camera.width * camera.height < _LEAST_PIXELS:
-            return f"has pictures of {camera.width}x{camera.height} pixels, too small for stereo"
-        return None
+        return _too_small(dataset, "stereo")
 
     def reason(self, dataset: Dataset) -> str | None:
-        return f"{len(dataset.train)} views are few" if len(dataset.train) <= FEW else None
+        return f"{len(dataset.train)} views are few" if len(dataset.train) <= FEW_VIEWS else None
 
     def points(self, request: Request) -> Points:
         """The fused cloud, and beside it the points that are known already."""
@@ -97,9 +97,65 @@ class FromStereo:
         found = reconstruct(
             stereo_views(dataset, request.device), None if known is None else known.xyz, StereoOptions()
         ).points
+        if len(found) < self.fewest:
+            return found
         if known is None or not len(known):
             return Points(found.xyz, found.rgb)
         return Points(torch.cat([found.xyz, known.xyz]), torch.cat([found.rgb, known.rgb]))
+
+
+def _too_small(dataset: Dataset, purpose: str) -> str | None:
+    camera = dataset.camera(dataset.train[0])
+    if camera.width * camera.height >= _LEAST_PIXELS:
+        return None
+    return f"has pictures of {camera.width}x{camera.height} pixels, too small for {purpose}"
+
+
+class FromHull:
+    name = "hull"
+    fewest = 100
+
+    def hindrance(self, dataset: Dataset) -> str | None:
+        shown = dataset.silhouette(dataset.train[0])
+        return "has no transparency or masks that show the outline of an object" if shown is None else None
+
+    def reason(self, dataset: Dataset) -> str | None:
+        if len(dataset.train) > FEW_VIEWS:
+            return None
+        return f"{len(dataset.train)} views are few and show the outline of an object"
+
+    def points(self, request: Request) -> Points:
+        dataset = request.dataset
+        outlined = [(i, s) for i in dataset.train if (s := dataset.silhouette(i)) is not None]
+        bounds = None
+        if dataset.scene.bounds is not None:
+            half = torch.full((3,), dataset.scene.bounds, dtype=torch.float64)
+            bounds = (-half - dataset.offset, half - dataset.offset)
+        return visual_hull(
+            [dataset.camera(index) for index, _ in outlined],
+            [dataset.photo(index).image for index, _ in outlined],
+            [silhouette for _, silhouette in outlined],
+            bounds,
+        )
+
+
+class FromMatches:
+    name = "matches"
+    fewest = 50
+
+    def hindrance(self, dataset: Dataset) -> str | None:
+        return _too_small(dataset, "features")
+
+    def reason(self, dataset: Dataset) -> str | None:
+        return (
+            f"{len(dataset.train)} views are few and have no points"
+            if len(dataset.train) <= FEW_VIEWS
+            else None
+        )
+
+    def points(self, request: Request) -> Points:
+        views = [request.dataset.large(index, _MATCHED) for index in request.dataset.train]
+        return matched_points([camera for camera, _ in views], [image.numpy() for _, image in views])
 
 
 class FromChance:
@@ -117,7 +173,7 @@ class FromChance:
 
 
 # In the order in which the automatic choice asks them.
-KINDS: tuple[Kind, ...] = (FromStereo(), FromPoints(), FromChance())
+KINDS: tuple[Kind, ...] = (FromStereo(), FromPoints(), FromHull(), FromMatches(), FromChance())
 
 
 def begin(request: Request, say: Callable[[str], None]) -> Points:

@@ -20,9 +20,9 @@ Background = Literal["black", "white", "random"]
 class InitConfig:
     """How the first Gaussians are made."""
 
-    source: Literal["auto", "stereo", "points", "random"] = "auto"
-    """The dataset's points, a cloud by stereo, or random points; by default what suits the dataset, and the log says
-    which and why."""
+    source: Literal["auto", "stereo", "points", "matches", "hull", "random"] = "auto"
+    """The dataset's points, a cloud by stereo, points of features that match, the hull of silhouettes, or random
+    points; by default what suits the dataset, and the log says which and why."""
     scene: str | None = None
     """A scene file to go on from, in the dataset's frame, instead; --sh-interval 1 uses all its harmonics at once."""
     count: int = 100_000

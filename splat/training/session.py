@@ -58,6 +58,11 @@ def open_dataset(data: Path, config: TrainConfig) -> Dataset:
         held = f" ({len(dataset.test)} held out)" if dataset.test else ""
         dataset.close()
         raise DataError(f"{data}: {len(dataset.train)} view to train on{held}; at least 2 are needed")
+    try:
+        scene.warnings += dataset.warnings()
+    except DataError:
+        dataset.close()
+        raise
     return dataset
 
 

@@ -81,6 +81,9 @@ class ToyDataset:
     def photo(self, index: int) -> Photo:
         return self.photos[index]
 
+    def silhouette(self, index: int) -> None:
+        return None
+
     def prefetch(self, indices: Iterable[int]) -> None:
         assert all(0 <= i < len(self.photos) for i in indices)
 
