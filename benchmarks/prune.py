@@ -5,9 +5,10 @@
 
 RUN is a finished run with held-out views (`splat train DATA --eval`). Without --steps every pruned scene is scored as
 it is, and with its survivors grown as `splat export --prune` does. With --steps the grown scene is trained on for so
-many steps, its number of Gaussians standing still: alone, and together with a head of the given size. Times are
-processor times of one thread. Rows are written as they come, and those that FILE holds already are not made again;
-DIR keeps the trained states, so that --cost can measure drawing and file sizes of all of them, one after the other.
+many steps, its number of Gaussians standing still: alone, and together with a head of the given size. "published" is
+the spectrum of the centres, half of what stays from either end (Yang et al. 2024). Times are processor times of one
+thread. Rows are written as they come, and those that FILE holds already are not made again; DIR keeps the trained
+states, so that --cost can measure drawing and file sizes of all of them, one after the other.
 """
 
 from __future__ import annotations
@@ -30,13 +31,20 @@ from splat.codecs.search import survivors
 from splat.core import Gaussians
 from splat.raster import RenderOptions, render
 from splat.strategies import registry
-from splat.strategies.spectral import METHODS, chosen
+from splat.strategies.spectral import PUBLISHED, Method, Spectrum, chosen
 from splat.training.config import TrainConfig
 from splat.training.export import exported
 from splat.training.session import Session, assemble
 
 ROOT = Path(__file__).resolve().parent.parent
 BARE = "none"
+METHODS: dict[str, tuple[Method, Spectrum | None]] = {
+    "spectral": ("spectral", None),
+    "published": ("spectral", PUBLISHED),
+    "contribution": ("contribution", None),
+    "opacity": ("opacity", None),
+    "random": ("random", None),
+}
 
 
 def contribution(session: Session, scene: Gaussians) -> torch.Tensor:
@@ -98,7 +106,7 @@ def tuned(session: Session, scene: Gaussians, steps: int, head: str, kept: Path 
 
 
 def cost(session: Session, row: dict[str, Any], steps: int, kept: Path) -> dict[str, Any]:
-    """Processor time of a picture, ms (median over held-out views), and bytes of files, the head included."""
+    """Processor time of a picture, ms (median over held-out views), and bytes of the .ply, the head included."""
     config = tuning(session.config, steps, row["head"], row["count"])
     strategies = registry.build(config.strategies, config.options)
     further = assemble(config, session.dataset, strategies, state=torch.load(kept, weights_only=True))
@@ -111,14 +119,11 @@ def cost(session: Session, row: dict[str, Any], steps: int, kept: Path) -> dict[
             began = time.process_time()
             further.trainer.draw(baked, camera, background)
             times.append(1e3 * (time.process_time() - began))
-    sizes = {}
     scene, metadata, _ = exported(further)
     with tempfile.TemporaryDirectory() as folder:
-        for extension in (".ply", ".vq"):
-            place = Path(folder) / f"scene{extension}"
-            codecs.encode(scene, place, metadata)
-            sizes[extension] = place.stat().st_size
-    return {"render_ms": statistics.median(times), "bytes": sizes}
+        place = Path(folder) / "scene.ply"
+        codecs.encode(scene, place, metadata)
+        return {"render_ms": statistics.median(times), "ply_bytes": place.stat().st_size}
 
 
 def write(results: dict[str, Any], path: Path) -> None:
@@ -156,10 +161,8 @@ def main() -> None:
     if args.cost:
         for row in results["rows"]:
             row |= cost(session, row, args.steps, args.work / _name(args.run, row))
-            print(
-                f"{row['keep']:>6g} {row['method']:<13} {row['head']:<6} {row['render_ms']:7.1f} ms",
-                row["bytes"],
-            )
+            shown = f"{row['render_ms']:7.1f} ms {row['ply_bytes'] / 1e6:7.2f} MB"
+            print(f"{row['keep']:>6g} {row['method']:<13} {row['head']:<6} {shown}", flush=True)
         write(results, args.out)
         return
     there = {(row["keep"], row["method"], row.get("head")) for row in results["rows"]}
@@ -167,7 +170,8 @@ def main() -> None:
         for method in args.methods:
             generator = torch.Generator().manual_seed(0)
             count = round(keep * len(scene))
-            mask = chosen(scene, count, method, contribution=weights, generator=generator)
+            name, spectrum = METHODS[method]
+            mask = chosen(scene, count, name, spectrum=spectrum, contribution=weights, generator=generator)
             grown = survivors(scene, mask)
             for head in args.heads if args.steps else [None]:
                 if (keep, method, head) in there:

@@ -24,12 +24,9 @@ from splat.core import DataError, Gaussians, UsageError
 from splat.core.transforms import Similarity, transform_gaussians
 from splat.core.world import place
 from splat.data import frame
-from splat.strategies.spectral import scorer as spectral
+from splat.strategies import registry
 
 Say = Callable[..., None]
-
-if spectral.NAME not in search.names():
-    search.register(spectral.SCORER)
 
 
 @dataclass
@@ -130,7 +127,8 @@ class Job:
         """What PSNR is taken on."""
         if self.photographs is not None:
             return self.photographs
-        return own_renders(self.loaded.gaussians, self.args.background or self.loaded.background)
+        behind = self.args.background or self.loaded.background
+        return own_renders(self.loaded.gaussians, behind, self.loaded.heads)
 
     @cached_property
     def ranking(self) -> Tensor:
@@ -169,10 +167,11 @@ class Job:
 
     def psnr(self, path: Path, every: bool = True) -> float:
         """PSNR in dB of the file at `path`, as the cameras of the scene that it was made from see it."""
-        found, _ = codecs.decode(path)
+        found, metadata = codecs.decode(path)
         means = (found.means.double() - self.placed[1]).float()
         local = dataclasses.replace(found, means=means).to(self.loaded.gaussians.device)
-        return self.views.psnr(self.views.of_scene(local, moving.turn(self.move)), every)
+        heads, _ = registry.heads(metadata.get("heads") or {}, local.device)
+        return self.views.psnr(self.views.of_scene(local, moving.turn(self.move), heads), every)
 
     def psnr_before(self, every: bool = True) -> float:
         """PSNR in dB of the scene that was read, with the heads of its run."""

@@ -13,6 +13,7 @@ from torch import Tensor
 from splat.core import Camera, DataError, Gaussians, UsageError
 
 if TYPE_CHECKING:
+    from splat.core.heads import Head
     from splat.data import Dataset
     from splat.training.session import Session
 
@@ -33,6 +34,7 @@ class Loaded:
         data: the dataset that the user named, or None.
         run: the run's folder, or None for a file.
         session: the run in memory, or None for a file.
+        heads: of a file: what its pictures go through; those of a run are in its session.
     """
 
     path: Path
@@ -42,6 +44,7 @@ class Loaded:
     data: Path | None = None
     run: Path | None = None
     session: Session | None = None
+    heads: tuple[Head, ...] = ()
 
     @property
     def background(self) -> Colour:
@@ -50,14 +53,15 @@ class Loaded:
 
     def draw(self, camera: Camera, background: Colour | None = None) -> Tensor:
         """[H, W, 3] the scene as `camera`, in the scene's own coordinates, sees it; not clamped."""
-        from splat.raster import RenderOptions, render
+        from splat import raster
 
         behind = torch.tensor(background or self.background, device=self.gaussians.device)
         camera = camera.to(self.gaussians.device)
         if self.session is not None:
             return self.session.trainer.draw(self.gaussians, camera, behind)
         with torch.no_grad():
-            return render(self.gaussians, camera, RenderOptions(background=behind)).image
+            options = raster.RenderOptions(background=behind)
+            return raster.draw(self.gaussians, camera, options, self.heads).image
 
     def local(self, camera: Camera, offset: Tensor | None = None) -> Camera:
         """`camera`, given in coordinates that are the dataset's minus `offset`, in the scene's own."""
@@ -143,7 +147,15 @@ def _file(path: Path, device: str, data: Path | None) -> Loaded:
 
     gaussians, metadata = codecs.decode(path)
     offset = torch.tensor(metadata.get("offset") or (0.0, 0.0, 0.0), dtype=torch.float64)
-    return Loaded(path, gaussians.to(choose_device(device)), metadata, offset, data)
+    gaussians = gaussians.to(choose_device(device))
+    heads: tuple[Head, ...] = ()
+    if metadata.get("heads"):
+        from splat.strategies import registry
+
+        heads, notes = registry.heads(metadata["heads"], gaussians.device)
+        for note in notes:
+            print(f"splat: warning: {path}: {note}", file=sys.stderr)
+    return Loaded(path, gaussians, metadata, offset, data, heads=heads)
 
 
 def _run(path: Path, folder: Any, state: dict[str, Any], device: str, data: Path | None) -> Loaded:

@@ -85,6 +85,7 @@ def finished(loaded: Loaded, background: tuple[float, float, float] | None = Non
         "offset": loaded.offset,
         "export": live.exporter(loaded.offset),
         "metadata": loaded.metadata,
+        "heads": loaded.heads,
     }
     if loaded.session is not None or loaded.data is not None:
         dataset = loaded.dataset(background=behind)

@@ -12,8 +12,10 @@ from torch import Tensor
 from splat.cli.scene import Colour, Loaded
 from splat.codecs.search import Viewpoints
 from splat.core import Camera, Gaussians, orbits
+from splat.core.heads import Head
 from splat.core.transforms import Similarity, transform_camera
 from splat.raster import RenderOptions, render
+from splat.raster import draw as draw_scene
 from splat.training.evaluate import photograph
 from splat.training.losses import psnr
 
@@ -68,13 +70,16 @@ class Views:
             total += min(_BEST, psnr(image, truth.to(image), None if mask is None else mask.to(image.device)))
         return total / len(views)
 
-    def of_scene(self, gaussians: Gaussians, turn: Similarity | None = None) -> Draw:
-        """What draws `gaussians`: the scene's own, turned and scaled by `turn` about their origin."""
+    def of_scene(
+        self, gaussians: Gaussians, turn: Similarity | None = None, heads: Sequence[Head] = ()
+    ) -> Draw:
+        """What draws `gaussians` with their heads: the scene's own, turned and scaled by `turn` about their origin."""
         behind = torch.tensor(self.background, device=gaussians.device)
 
         def draw(camera: Camera) -> Tensor:
             moved = camera if turn is None else transform_camera(camera, turn)
-            return render(gaussians, moved.to(gaussians.device), RenderOptions(background=behind)).image
+            options = RenderOptions(background=behind)
+            return draw_scene(gaussians, moved.to(gaussians.device), options, heads).image
 
         return draw
 
@@ -100,11 +105,11 @@ def photographs(loaded: Loaded, downscale: float | None, background: Colour | No
     return Views("held-out views" if held_out else "training views", scored, training, behind)
 
 
-def own_renders(gaussians: Gaussians, background: Colour) -> Views:
+def own_renders(gaussians: Gaussians, background: Colour, heads: Sequence[Head] = ()) -> Views:
     """Renders of the scene itself from a circle around it: how far a file is from it, without photographs."""
     circle = orbits.orbit(orbits.around(gaussians.means, *_OWN_SIZE), _OWN_VIEWS)
     views = Views("renders of the scene itself", (), (), background)
-    draw = views.of_scene(gaussians)
+    draw = views.of_scene(gaussians, heads=heads)
 
     def view(camera: Camera) -> View:
         return View(camera, lambda: (draw(camera).clamp(0, 1), None))

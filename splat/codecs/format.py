@@ -125,6 +125,12 @@ class Format:
                 f"a {self.name} file does not hold the head {name}: its pictures will lack what that repairs"
                 for name in heads
             ]
+        else:
+            lost += [
+                f"the head {name} is left out: the scene lacks {head.features}, which it reads"
+                for name, head in heads.items()
+                if head.features is not None and head.features not in gaussians.extras
+            ]
         others = set(gaussians.extras) - {head.features for head in heads.values()}
         lost += [f"a {self.name} file does not hold {name}: left out" for name in sorted(others)]
         return lost

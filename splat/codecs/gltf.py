@@ -2,7 +2,9 @@
 
 A mesh primitive of mode POINTS has POSITION, and under the extension's name ROTATION (xyzw), SCALE (lengths),
 OPACITY (0 to 1) and SH_DEGREE_l_COEF_n, each coefficient a VEC3. Axes are left, up, front. The extension has no
-place for the antialiasing flag, the offset and the up axis; they go to the extras of `asset`.
+place for the antialiasing flag, the offset and the up axis; they go to the extras of `asset`. So do the scene's heads,
+by name: their options, and the accessor that has their weights; the values that they read are scalar attributes
+_FEATURE_0, _FEATURE_1, ... of the primitive.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from splat.codecs import axes, tables
+from splat.codecs import axes, gltf_heads, heads, tables
 from splat.codecs.format import Decoded, Format, Metadata, NoOptions
 from splat.codecs.gltf_document import Document, open_document
 from splat.core import DataError, Gaussians, sh
@@ -46,7 +48,8 @@ def read(path: Path) -> Decoded:
         space = extension.get("colorSpace", _COLOR_SPACE)
         if space != _COLOR_SPACE:
             notes.append(f"colours of the space {str(space)[:40]!r} are taken as {_COLOR_SPACE}")
-        scene = _read_primitive(document, primitive.get("attributes") or {})
+        attributes = primitive.get("attributes") or {}
+        scene = _read_primitive(document, attributes)
         if placed is not None:
             scene = transform_gaussians(scene, placed)
         turned = _half_turn(scene.quats.numpy())
@@ -58,6 +61,7 @@ def read(path: Path) -> Decoded:
     degree = max(scene.sh_degree for scene in found)
     asset = document.root.get("asset")
     own = _own_extras(asset if isinstance(asset, dict) else {})
+    own |= gltf_heads.read(document, own.pop("heads", None), attributes, found, notes)
     gaussians = Gaussians.cat([_widen(scene, degree) for scene in found])
     gaussians.antialiased = own.pop("antialiased", False)
     generator = asset.get("generator") if isinstance(asset, dict) else None
@@ -146,6 +150,8 @@ def _own_extras(asset: dict[str, Any]) -> dict[str, Any]:
         found["offset"] = [float(v) for v in offset]
     if own.get("up_axis") in ("x", "-x", "y", "-y", "z", "-z"):
         found["up_axis"] = own["up_axis"]
+    if own.get("heads") is not None:
+        found["heads"] = own["heads"]
     return found
 
 
@@ -191,13 +197,19 @@ def _document(gaussians: Gaussians, metadata: Metadata) -> tuple[dict[str, Any],
     for degree in range(gaussians.sh_degree + 1):
         for index in range(2 * degree + 1):
             columns[f"{EXTENSION}:SH_DEGREE_{degree}_COEF_{index}"] = color[:, degree * degree + index]
+    said = heads.said(metadata.get("heads"), gaussians.extras)
+    columns |= gltf_heads.attributes(said, gaussians)
+    attributes = {name: index for index, name in enumerate(columns)}
+    columns |= {f"weights of {h.name}": metadata["heads"][h.name].weights.numpy()[:, None] for h in said}
     views: list[dict[str, Any]] = []
     accessors: list[dict[str, Any]] = []
     pieces, at = [], 0
     for name, values in columns.items():
         stored = values if values.dtype == np.uint8 else values.astype("<f4", copy=False)
         pieces.append(np.ascontiguousarray(stored).tobytes())
-        views.append({"buffer": 0, "byteOffset": at, "byteLength": len(pieces[-1]), "target": 34962})
+        views.append({"buffer": 0, "byteOffset": at, "byteLength": len(pieces[-1])})
+        if name in attributes:
+            views[-1]["target"] = 34962
         accessor: dict[str, Any] = {"bufferView": len(accessors), "count": len(values)}
         accessor |= {
             "componentType": _FLOAT,
@@ -215,7 +227,6 @@ def _document(gaussians: Gaussians, metadata: Metadata) -> tuple[dict[str, Any],
         "sortingMethod": "cameraDistance",
         "projection": "perspective",
     }
-    attributes = {name: index for index, name in enumerate(columns)}
     primitive = {"attributes": attributes, "mode": 0, "extensions": {EXTENSION: extension}}
     asset: dict[str, Any] = {"version": "2.0", "generator": str(metadata.get("generator") or "splat")}
     own: dict[str, Any] = {"antialiased": True} if gaussians.antialiased else {}
@@ -223,6 +234,8 @@ def _document(gaussians: Gaussians, metadata: Metadata) -> tuple[dict[str, Any],
         own["offset"] = [float(value) for value in metadata["offset"]]
     if metadata.get("up_axis") is not None:
         own["up_axis"] = metadata["up_axis"]
+    if said:
+        own["heads"] = [head.to_json() | {"accessor": len(attributes) + i} for i, head in enumerate(said)]
     if own:
         asset["extras"] = {"splat": own}
     document = {
@@ -266,5 +279,5 @@ FORMAT = Format(
     read,
     write,
     max_error=max_error,
-    holds=frozenset({"antialiased", "offset", "up_axis"}),
+    holds=frozenset({"antialiased", "offset", "up_axis", "heads"}),
 )

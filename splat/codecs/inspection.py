@@ -29,6 +29,7 @@ def inspect(path: str | Path) -> dict[str, Any]:
 
     Returns:
         path, format, version, bytes, count, sh_degree, antialiased, offset, up_axis, comments, notes;
+        heads: name -> options and number of weights, or None;
         parts: name of a part -> its bytes; bytes_per_gaussian (None where there is no Gaussian);
         bounds: {min, max} [3] of the centres, and `core`, the same for the middle 98% along each axis;
         scale, opacity: {quantiles: {"0", "0.01", ...}, histogram: {edges, counts}} of the activated values
@@ -55,6 +56,11 @@ def inspect(path: str | Path) -> dict[str, Any]:
         "antialiased": gaussians.antialiased,
         "offset": found.metadata.get("offset"),
         "up_axis": found.metadata.get("up_axis"),
+        "heads": {
+            name: {**head.options, "weights": len(head.weights)}
+            for name, head in found.metadata.get("heads", {}).items()
+        }
+        or None,
         "comments": found.metadata["comments"],
         "notes": found.notes,
         "bounds": None

@@ -3,10 +3,15 @@
 Rows are x y z, normals (unused, zero), f_dc (3), f_rest (channel-major: all of red, then green, then blue),
 opacity (logit), scale (3, logarithms), rot (4, wxyz). Files are read by the names in their header, so that
 any order, missing normals, other types and further properties do no harm.
+
+A scene's heads go beside that, where other readers pass over them: a comment that begins with `splat_heads`
+says in JSON what they are, the values that they read are further properties feature_0, feature_1, ... of the
+Gaussians, and an element after these has the weights of each.
 """
 
 from __future__ import annotations
 
+import json
 import math
 import os
 from dataclasses import dataclass
@@ -16,11 +21,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from splat.codecs import columns, ply_header
+from splat.codecs import columns, heads, ply_header
 from splat.codecs.format import Decoded, Format, Metadata
 from splat.codecs.ply_header import Element, Header
 from splat.core import DataError, Gaussians, sh
 from splat.core.files import replacing
+from splat.core.heads import SavedHead
 
 _POSITION = ("x", "y", "z")
 _NORMAL = ("nx", "ny", "nz")
@@ -48,6 +54,7 @@ def read(path: Path) -> Decoded:
         rest = _rest_names(path, vertex.names)
         degree = min(sh.MAX_DEGREE, math.isqrt(len(rest) // 3 + 1) - 1)
         size = os.fstat(file.fileno()).st_size
+        said, notes = _heads_of(path, header, vertex)
         if start + vertex.count * vertex.row_bytes > size:
             held = max(0, size - start) // vertex.row_bytes
             raise DataError(
@@ -55,28 +62,35 @@ def read(path: Path) -> Decoded:
                 f"the file has {held}; copy or download it again"
             )
         file.seek(start)
-        gaussians = _read_rows(file, header.order, vertex, _harmonic_names(rest, degree))
+        inputs = _feature_names(sum(head.width for head in said))
+        gaussians, features = _read_rows(file, header.order, vertex, _harmonic_names(rest, degree), inputs)
         end = file.tell() if vertex.count else start
+        weights = {head.name: _weights(path, header, file, head, size) for head in said}
 
-    notes = []
+    gaussians.extras = heads.split(said, features)
     if len(rest) > 3 * (sh.coefficients(degree) - 1):
         stored = math.isqrt(len(rest) // 3 + 1) - 1
         notes.append(f"ignored the harmonics above degree {degree}: the file has degree {stored}")
-    extra = [name for name in vertex.names if name not in {*_REQUIRED, *_NORMAL, *rest}]
+    extra = [name for name in vertex.names if name not in {*_REQUIRED, *_NORMAL, *rest, *inputs}]
     if extra:
         notes.append(f"ignored properties: {', '.join(extra[:8])}{' ...' if len(extra) > 8 else ''}")
-    others = [element.name for element in header.elements if element is not vertex and element.count]
+    known = {"vertex", *(_element(head.name) for head in said)}
+    others = [element.name for element in header.elements if element.name not in known and element.count]
     if others:
         notes.append(f"ignored elements: {', '.join(others)}")
-    elif end < size:
+    elif not said and end < size:
         notes.append(f"ignored the {size - end} bytes that follow the {vertex.count} Gaussians of the header")
     meant = ply_header.meaning(header.comments)
     gaussians.antialiased = meant.pop("mode", None) == "mip"
+    if weights:
+        meant["heads"] = weights
     return Decoded(gaussians, {"version": "1.0", "comments": header.comments, **meant}, notes)
 
 
-def _read_rows(file: BufferedReader, order: str, vertex: Element, harmonics: list[str]) -> Gaussians:
-    """The Gaussians from where the file stands, some rows at a time."""
+def _read_rows(
+    file: BufferedReader, order: str, vertex: Element, harmonics: list[str], inputs: list[str]
+) -> tuple[Gaussians, torch.Tensor]:
+    """The Gaussians from where the file stands, and their properties `inputs`; some rows at a time."""
     count = vertex.count
     targets = {
         name: (parts, torch.empty(count, len(parts)))
@@ -86,6 +100,7 @@ def _read_rows(file: BufferedReader, order: str, vertex: Element, harmonics: lis
             ("log_scales", _SCALE),
             ("logit_opacities", ("opacity",)),
             ("sh", harmonics),
+            ("inputs", inputs),
         )
     }
     dtype = np.dtype([(name, order + kind) for name, kind in vertex.properties])
@@ -106,22 +121,32 @@ def _read_rows(file: BufferedReader, order: str, vertex: Element, harmonics: lis
                 for column, name in enumerate(parts):
                     out.numpy()[:, column] = rows.view(dtype)[:, 0][name]
     found = {name: target for name, (_, target) in targets.items()}
-    return Gaussians(
+    gaussians = Gaussians(
         found["means"],
         found["quats"],
         found["log_scales"],
         found["logit_opacities"][:, 0],
         found["sh"].view(count, len(harmonics) // 3, 3),
     )
+    return gaussians, found["inputs"]
 
 
 def write(gaussians: Gaussians, path: Path, metadata: Metadata, options: PlyOptions) -> list[str]:
     count, degree = len(gaussians), gaussians.sh_degree
     rest = [f"f_rest_{i}" for i in range(3 * (sh.coefficients(degree) - 1))]
     normals = _NORMAL if options.normals else ()
-    names = [*_POSITION, *normals, *_COLOR, *rest, "opacity", *_SCALE, *_ROTATION]
+    said = heads.said(metadata.get("heads"), gaussians.extras)
+    features = heads.features(said, gaussians.extras, count)
+    inputs = _feature_names(features.shape[1])
+    names = [*_POSITION, *normals, *_COLOR, *rest, "opacity", *_SCALE, *_ROTATION, *inputs]
     lines = ["ply", "format binary_little_endian 1.0", *ply_header.comment_lines(gaussians, metadata)]
-    lines += [f"element vertex {count}", *(f"property float {name}" for name in names), "end_header", ""]
+    if said:
+        about = json.dumps([head.to_json() for head in said], separators=(",", ":"))
+        lines.append(f"comment {ply_header.HEADS} {about}")
+    lines += [f"element vertex {count}", *(f"property float {name}" for name in names)]
+    for head in said:
+        lines += [f"element {_element(head.name)} {head.count}", "property float weight"]
+    lines += ["end_header", ""]
 
     place = {name: 4 * column for column, name in enumerate(names)}
     buffer = np.zeros((min(_ROWS, count), 4 * len(names)), np.uint8)
@@ -136,10 +161,56 @@ def write(gaussians: Gaussians, path: Path, metadata: Metadata, options: PlyOpti
                 (("opacity",), gaussians.logit_opacities[:, None]),
                 (_SCALE, gaussians.log_scales),
                 (_ROTATION, gaussians.quats),
+                (inputs, features),
             ):
                 columns.scatter_floats(values[part], [place[name] for name in parts], rows)
             file.write(rows.data.cast("B"))
+        for head in said:
+            file.write(metadata["heads"][head.name].weights.numpy().astype("<f4").tobytes())
     return []
+
+
+def _element(name: str) -> str:
+    """The element that has the weights of the head `name`."""
+    return f"head_{name}"
+
+
+def _feature_names(width: int) -> list[str]:
+    """The properties of what heads read of a Gaussian."""
+    return [f"feature_{i}" for i in range(width)]
+
+
+def _heads_of(path: Path, header: Header, vertex: Element) -> tuple[list[heads.Said], list[str]]:
+    """The heads that the file has, and notes on those that it does not have whole."""
+    for comment in header.comments:
+        word, _, about = comment.partition(" ")
+        if word != ply_header.HEADS:
+            continue
+        try:
+            found = heads.understood(json.loads(about))
+        except ValueError as error:
+            return [], [f"ignored the heads of the scene: {error}"]
+        missing = set(_feature_names(sum(head.width for head in found))) - set(vertex.names)
+        counts = {element.name: element.count for element in header.elements}
+        if missing or any(counts.get(_element(head.name)) != head.count for head in found):
+            return [], ["ignored the heads of the scene: another program left out what belongs to them"]
+        return found, []
+    return [], []
+
+
+def _weights(path: Path, header: Header, file: BufferedReader, head: heads.Said, size: int) -> SavedHead:
+    """The head with its weights."""
+    found = header.find(path, _element(head.name))
+    assert found is not None  # _heads_of has looked
+    element, start = found
+    if element.properties != [("weight", "f4")] or start + element.row_bytes * element.count > size:
+        raise DataError(f"{path}: cut short or damaged: the weights of the head {head.name} are not whole")
+    file.seek(start)
+    stored = np.frombuffer(file.read(4 * head.count), f"{header.order}f4").astype(np.float32)
+    try:
+        return head.saved(torch.from_numpy(stored))
+    except ValueError as error:
+        raise DataError(f"{path}: damaged: {error}") from None
 
 
 def max_error(gaussians: Gaussians, options: PlyOptions) -> dict[str, float]:
@@ -193,7 +264,7 @@ FORMAT = Format(
     write,
     options=PlyOptions,
     max_error=max_error,
-    holds=frozenset({"antialiased", "offset", "up_axis"}),
+    holds=frozenset({"antialiased", "offset", "up_axis", "heads"}),
     parts=ply_header.parts,
     ladder=({}, {"normals": False}),
 )

@@ -33,7 +33,8 @@ _TYPES = {
 _ORDERS = {"binary_little_endian": "<", "binary_big_endian": ">"}
 
 # First words of the comments that mean something, which are written from what they mean.
-_MEANT = ("SplatRenderMode:", "offset", "up_axis")
+HEADS = "splat_heads"
+_MEANT = ("SplatRenderMode:", "offset", "up_axis", HEADS)
 
 # A header of 62 properties has 1.5 kB; a longer one than this is no header.
 LONGEST = 1 << 18
@@ -175,6 +176,8 @@ _PARTS = {
     **dict.fromkeys(("f_dc", "packed_color"), "colours"),
     "f_rest": "harmonics",
     "opacity": "opacities",
+    "feature": "head",
+    "weight": "head",
     **dict.fromkeys(("scale", "packed_scale"), "scales"),
     **dict.fromkeys(("rot", "packed_rotation"), "rotations"),
 }

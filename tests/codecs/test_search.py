@@ -91,7 +91,7 @@ def test_contribution_is_the_blending_weight_over_the_views(scene):
 
 def test_new_scorers_are_known_by_name(scene, monkeypatch):
     monkeypatch.setattr("splat.codecs.search.scorers._SCORERS", {})
-    search.register(search.Scorer("height", "the lowest go first", lambda g, views: -g.means[:, 1]))
+    search.register(search.Scorer("height", "the lowest go first", lambda g, seen, generator: -g.means[:, 1]))
     assert search.names() == ("height",)
     assert search.ranking("height", scene).tolist() == torch.argsort(scene.means[:, 1], stable=True).tolist()
     with pytest.raises(ValueError, match="registered already"):

@@ -41,10 +41,9 @@ def test_nothing_grows_beyond_its_limit():
     left = survivors(g, torch.tensor([0, 1]))
     assert (mass(left) <= 4.0001 * mass(g)[:2]).all()
     assert left.opacities().max() <= 0.9901
-    opaque = replace(
-        g, logit_opacities=torch.full_like(g.logit_opacities, 9.0)
-    )  # above the limit from the start
-    assert (survivors(opaque, torch.tensor([0, 1])).logit_opacities >= 9.0 - 1e-3).all()
+    for logit in (9.0, 50.0):  # above the limit from the start; the other is 1 after rounding
+        opaque = replace(g, logit_opacities=torch.full_like(g.logit_opacities, logit))
+        assert (survivors(opaque, torch.tensor([0, 1])).logit_opacities == logit).all()
 
 
 def test_without_pruning_nothing_changes_and_masks_will_do():

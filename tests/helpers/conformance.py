@@ -21,13 +21,15 @@ DEGREES = range(4)
 
 @dataclass(frozen=True)
 class Variant:
-    """A way of writing a file: the end of its name, and options; `readers` name the peers that read it."""
+    """A way of writing a file: the end of its name, and options; `readers` name the peers that read it. A `headed`
+    scene has a neural head, which they pass over."""
 
     name: str
     extension: str
     readers: tuple[str, ...]
     options: dict[str, Any] = field(default_factory=dict)
     degrees: tuple[int, ...] = (0, 1, 2, 3)
+    headed: bool = False
 
 
 # What Splat writes, and who reads it.
@@ -42,6 +44,14 @@ OURS = (
     Variant("sog", ".sog", ("gaussforge", "splat-transform")),
     Variant("folder", "meta.json", ("splat-transform",)),
     Variant("glb", ".glb", ("three",)),
+    Variant(
+        "headed",
+        ".ply",
+        ("gaussforge", "gsply", "splat-transform", "gaussian-splats-3d"),
+        degrees=(0, 3),
+        headed=True,
+    ),
+    Variant("headed-glb", ".glb", ("three",), degrees=(3,), headed=True),
 )
 # What others write of our .ply: writer, end of the name, options of the writer, SH degrees.
 THEIRS = (
@@ -153,7 +163,8 @@ def make(folder: Path) -> Bench:
 
     for variant, degree in variants():
         file = named(made.folder, f"{variant.name}-{degree}", variant.extension)
-        codecs.encode(scene(degree), file, options=variant.options)
+        headed = scenes.headed(scene(degree)) if variant.headed else (scene(degree), {})
+        codecs.encode(headed[0], file, headed[1], variant.options)
         made.ours[variant.name, degree] = file
         for peer in variant.readers:
             ask(file, peer)

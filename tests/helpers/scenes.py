@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 import torch
 
 from splat.core import Camera, Gaussians
+from splat.core.heads import SavedHead
 
 
 def camera(width: int = 20, height: int = 14, distance: float = 4.0, dtype=torch.float64) -> Camera:
@@ -57,3 +61,12 @@ def mixed(count: int = 60, seed: int = 0, antialiased: bool = False) -> Gaussian
         sh=torch.cat([torch.randn(count, 1, 3, **f64), 0.2 * torch.randn(count, 15, 3, **f64)], 1),
         antialiased=antialiased,
     )
+
+
+def headed(scene: Gaussians, width: int = 3, weights: int = 50) -> tuple[Gaussians, dict[str, Any]]:
+    """The scene and metadata with a head called glare, which reads `width` values of a Gaussian."""
+    g = torch.Generator().manual_seed(7)
+    extras = {"shine": torch.randn(len(scene), width, generator=g)} if width else {}
+    options = {"size": "small", "gain": 0.5, "features": width}
+    head = SavedHead(options, torch.randn(weights, generator=g), "shine" if width else None)
+    return replace(scene, extras=extras), {"heads": {"glare": head}}

@@ -16,7 +16,7 @@ SURFACE = {
     "splat.core": [
         *("Camera", "DataError", "DeviceError", "Gaussians", "Interrupted", "SplatError", "UsageError"),
     ],
-    "splat.raster": ["RenderOptions", "RenderOutput", "render"],
+    "splat.raster": ["RenderOptions", "RenderOutput", "draw", "render"],
     "splat.codecs": [
         *("Decoded", "Format", "decode", "differences", "encode", "extensions", "format_to_write", "formats"),
         *("inspect", "losses", "sniff"),

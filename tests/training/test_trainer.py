@@ -403,3 +403,19 @@ def test_a_loss_that_is_not_finite_stops_before_the_optimizer(start: Start) -> N
         trainer.step()
     for name, value in trainer.ctx.gaussians.named_tensors():
         assert torch.equal(value, dict(kept.named_tensors())[name])
+
+
+def test_a_rate_of_zero_freezes_for_as_long_as_it_is_set(start: Start) -> None:
+    class Freezing(Toy):
+        def after_backward(self, ctx: Context) -> None:
+            if 3 <= ctx.step < 6:
+                ctx.rates["means"] = 0.0
+
+    trainer = start([Freezing()]).trainer
+    moved = []
+    for _ in range(9):
+        before = trainer.ctx.gaussians.means.clone(), trainer.ctx.gaussians.log_scales.clone()
+        trainer.step()
+        moved.append(not torch.equal(before[0], trainer.ctx.gaussians.means))
+        assert not torch.equal(before[1], trainer.ctx.gaussians.log_scales)
+    assert moved == [True] * 3 + [False] * 3 + [True] * 3

@@ -9,7 +9,7 @@ from splat.codecs.search.filters import (
     select_codebooks,
     small,
 )
-from splat.codecs.search.scorers import Scorer, Viewpoints, names, ranking, register, scorer
+from splat.codecs.search.scorers import Scorer, Seen, Viewpoints, names, ranking, register, scorer
 from splat.codecs.search.survivors import survivors
 from splat.codecs.search.targets import Plan, Search, Trial, Unreachable
 
@@ -17,6 +17,7 @@ __all__ = [
     "Plan",
     "Scorer",
     "Search",
+    "Seen",
     "Trial",
     "Unreachable",
     "Viewpoints",

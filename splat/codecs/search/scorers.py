@@ -1,4 +1,4 @@
-"""Scorers: which Gaussians a scene would miss least, for `splat export --prune`.
+"""Scorers: which Gaussians a scene would miss least, for `splat export --prune` and for pruning in training.
 
 A scorer gives every Gaussian a number; those with the lowest are left out first. New ones are added with
 `register`, after which the command knows them by name.
@@ -8,12 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from splat.core import Camera, Gaussians, UsageError
+
+
+class Seen(Protocol):
+    """What is known of how much of each Gaussian is seen."""
+
+    def contribution(self, gaussians: Gaussians) -> Tensor | None:
+        """[N] blending weights, summed over the pixels of all views; None where there are no views."""
 
 
 @dataclass(frozen=True)
@@ -28,8 +35,18 @@ class Viewpoints:
     cameras: Sequence[Camera]
     draw: Callable[[Gaussians, Camera, frozenset[str]], Any]
 
+    def contribution(self, gaussians: Gaussians) -> Tensor | None:
+        """As LightGaussian (Fan et al. 2024, sec. 4.1) counts significance, without its factor of volume."""
+        if not self.cameras:
+            return None
+        total = torch.zeros(len(gaussians), dtype=torch.float64)
+        for camera in self.cameras:
+            output = self.draw(gaussians, camera, frozenset({"contribution"}))
+            total += output.contribution.double().cpu()
+        return total
 
-Score = Callable[[Gaussians, "Viewpoints | None"], Tensor]
+
+Score = Callable[[Gaussians, "Tensor | None", torch.Generator], Tensor]
 
 
 @dataclass(frozen=True)
@@ -39,8 +56,9 @@ class Scorer:
     Attributes:
         name: what --method calls it.
         summary: a line for people.
-        score: (gaussians, viewpoints) -> [N] numbers, the least wanted lowest; the same for the same input.
-        needs_views: whether the viewpoints must be there.
+        score: (gaussians, contribution [N] if it was asked for, generator on the CPU) -> [N] numbers, the least
+            wanted lowest; the same for the same input.
+        needs_views: whether it asks for the contribution.
     """
 
     name: str
@@ -49,23 +67,17 @@ class Scorer:
     needs_views: bool = False
 
 
-def _opacity(gaussians: Gaussians, viewpoints: Viewpoints | None) -> Tensor:
-    return gaussians.logit_opacities.double()
+def _opacity(gaussians: Gaussians, contribution: Tensor | None, generator: torch.Generator) -> Tensor:
+    return gaussians.logit_opacities
 
 
-def _random(gaussians: Gaussians, viewpoints: Viewpoints | None) -> Tensor:
-    return torch.rand(len(gaussians), generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+def _random(gaussians: Gaussians, contribution: Tensor | None, generator: torch.Generator) -> Tensor:
+    return torch.rand(len(gaussians), generator=generator, dtype=torch.float64)
 
 
-def _contribution(gaussians: Gaussians, viewpoints: Viewpoints | None) -> Tensor:
-    """Sum of the blending weights over all pixels of all views (as LightGaussian, Fan et al. 2024, sec. 4.1,
-    counts significance, without its factor of volume)."""
-    assert viewpoints is not None
-    total = torch.zeros(len(gaussians), dtype=torch.float64)
-    for camera in viewpoints.cameras:
-        output = viewpoints.draw(gaussians, camera, frozenset({"contribution"}))
-        total += output.contribution.double().cpu()
-    return total
+def _contribution(gaussians: Gaussians, contribution: Tensor | None, generator: torch.Generator) -> Tensor:
+    assert contribution is not None
+    return contribution
 
 
 _SCORERS: dict[str, Scorer] = {}
@@ -103,16 +115,24 @@ def scorer(name: str) -> Scorer:
     return _SCORERS[name]
 
 
-def ranking(name: str, gaussians: Gaussians, viewpoints: Viewpoints | None = None) -> Tensor:
-    """[N] int64 Gaussians from the most to the least wanted; equals stay in their order.
+def ranking(
+    name: str, gaussians: Gaussians, seen: Seen | None = None, generator: torch.Generator | None = None
+) -> Tensor:
+    """[N] int64 Gaussians from the most to the least wanted, on the CPU; equals stay in their order.
+
+    Args:
+        seen: asked for the contribution where the scorer needs it.
+        generator: on the CPU, of the scorers that leave something to chance; None is always the same.
 
     Raises:
         UsageError: no such method, or one that needs views where there are none.
     """
     method = scorer(name)
-    if method.needs_views and (viewpoints is None or not viewpoints.cameras):
+    contribution = seen.contribution(gaussians) if method.needs_views and seen is not None else None
+    if method.needs_views and contribution is None:
         raise UsageError(
             f"--method {name} needs the cameras of a dataset: export a run, or name the dataset with --data"
         )
-    scores = method.score(gaussians, viewpoints).detach().to("cpu", torch.float64)
+    scores = method.score(gaussians, contribution, generator or torch.Generator().manual_seed(0))
+    scores = scores.detach().to("cpu", torch.float64)
     return torch.argsort(scores.nan_to_num(nan=-torch.inf), descending=True, stable=True)

@@ -40,7 +40,8 @@ def survivors(gaussians: Gaussians, kept: Tensor) -> Gaussians:
     size = (factor * before / after).sqrt()
     return replace(
         left,
-        logit_opacities=torch.where(factor > 1, torch.logit(after), left.logit_opacities.double()).to(
+        # Those that are as opaque as can be keep their logit: that of a rounded opacity may be infinite.
+        logit_opacities=torch.where(after > before, torch.logit(after), left.logit_opacities.double()).to(
             left.dtype
         ),
         log_scales=left.log_scales + size.log()[:, None].to(left.dtype),

@@ -6,14 +6,18 @@ import json
 import math
 import struct
 import zlib
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
+from splat.codecs import heads
 from splat.codecs.bounded import allowance
 from splat.codecs.format import Decoded, Format, Metadata, differences
 from splat.codecs.quantize import decode_indices, encode_indices
+from splat.codecs.vq import heads as vq_heads
 from splat.codecs.vq.basis import PARTS as VIEWS
 from splat.codecs.vq.basis import Basis, kept
 from splat.codecs.vq.cells import LARGEST_DEPTH, decode_cells, encode_mixed, pack, unpack
@@ -62,6 +66,9 @@ def to_bytes(scene: Quantized, metadata: Metadata) -> tuple[bytes, np.ndarray]:
     cells = scene.cells.numpy()
     coded, order, base = _cheapest(cells, depth)
     about = {key: metadata[key] for key in _KEPT if metadata.get(key) is not None}
+    said = heads.said(metadata.get("heads"), scene.extras)
+    if said:
+        about["heads"] = [head.to_json() for head in said]
     header = _HEADER.pack(
         scene.antialiased, scene.degree, base, len(scene), *scene.origin.tolist(), scene.size
     )
@@ -84,6 +91,8 @@ def to_bytes(scene: Quantized, metadata: Metadata) -> tuple[bytes, np.ndarray]:
     extra = np.maximum(depth - base, 0)[order]
     low = cells[order] & ((1 << extra) - 1)[:, None]
     parts.append(pack(low.flatten(), np.repeat(extra, 3)))
+    features = heads.features(said, scene.extras, len(scene))
+    parts += vq_heads.to_parts(said, metadata.get("heads") or {}, features[torch.from_numpy(order)])
     body = b"".join(struct.pack("<I", len(part)) + part for part in parts)
     # A reader takes no more memory than its file's size allows; scenes of equal Gaussians would be too small.
     missing = _memory(len(scene), scene.degree) - allowance(0)
@@ -145,6 +154,13 @@ def from_bytes(data: bytes) -> tuple[Quantized, Metadata]:
     coded_turns = [reader.part() for _ in range(PARTS)]
     labels["rotation"] = from_parts(coded_turns, turns[labels["scale"]])
     coded, rest = reader.part(), reader.part()
+    extras: dict[str, Tensor] = {}
+    if "heads" in metadata:
+        said = metadata["heads"]
+        if _memory(count, degree) + 8 * count * sum(head.width for head in said) > allowance(len(body)):
+            raise ValueError(f"what the heads read of {count} Gaussians does not fit into {len(body)} bytes")
+        metadata["heads"], features = vq_heads.from_parts(reader.part, said, count)
+        extras = heads.split(said, features)
     reader.end()
     depth = depths[labels["scale"]].numpy()
     cells = decode_cells(coded, base, count) if count else np.zeros((0, 3), np.int64)
@@ -153,7 +169,7 @@ def from_bytes(data: bytes) -> tuple[Quantized, Metadata]:
     cells = (cells >> np.maximum(base - depth, 0)[:, None] << extra[:, None]) | low
     origin = torch.tensor([x, y, z], dtype=torch.float64)
     scene = Quantized(
-        origin, size, depths, turns, torch.from_numpy(cells), labels, books, basis, bool(antialiased)
+        origin, size, depths, turns, torch.from_numpy(cells), labels, books, basis, bool(antialiased), extras
     )
     return scene, metadata
 
@@ -179,6 +195,8 @@ def _about(data: bytes) -> Metadata:
             raise ValueError("the offset is not finite")
     if isinstance(about.get("up_axis"), str):
         kept["up_axis"] = about["up_axis"]
+    if "heads" in about:
+        kept["heads"] = heads.understood(about["heads"])
     return kept
 
 
@@ -219,7 +237,8 @@ def read(path: Path) -> Decoded:
 
 def write(gaussians: Gaussians, path: Path, metadata: Metadata, options: VqOptions) -> list[str]:
     learned = (metadata.get("codebooks") or {}).get("vq")
-    data, _ = to_bytes(quantize(gaussians, options, learned), metadata)
+    quantized = replace(quantize(gaussians, options, learned), extras=gaussians.extras)
+    data, _ = to_bytes(quantized, metadata)
     with replacing(path) as file:
         file.write(data)
     return []
@@ -247,6 +266,6 @@ FORMAT = Format(
     options=VqOptions,
     max_error=max_error,
     order=order,
-    holds=frozenset({"antialiased", "offset", "up_axis"}),
+    holds=frozenset({"antialiased", "offset", "up_axis", "heads"}),
     ladder=({}, *({"words": 1 << bits} for bits in (9, 8, 7))),
 )

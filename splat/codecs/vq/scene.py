@@ -6,7 +6,7 @@ Training draws what `Quantized.gaussians` gives, so that a file loses nothing th
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -71,7 +71,7 @@ class Quantized:
         labels: attribute, or "rotation" -> [N] int64.
         books: attribute -> its codebook.
         basis: of the view-dependent colours.
-        antialiased: as in Gaussians.
+        antialiased, extras: as in Gaussians.
     """
 
     origin: Tensor
@@ -83,6 +83,7 @@ class Quantized:
     books: dict[str, Book]
     basis: Basis
     antialiased: bool = False
+    extras: dict[str, Tensor] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.cells)
@@ -99,7 +100,8 @@ class Quantized:
         }
         depth, levels = self.depths[self.labels["scale"]], self.turns[self.labels["scale"]]
         looked_up["rotation"] = decode_rotations(self.labels["rotation"], levels)
-        return assemble(centres(self.cells, depth, self.origin, self.size), looked_up, self.antialiased)
+        scene = assemble(centres(self.cells, depth, self.origin, self.size), looked_up, self.antialiased)
+        return replace(scene, extras=self.extras)
 
 
 def words(name: str, book: Book, basis: Basis) -> Tensor:

@@ -38,7 +38,7 @@ class CompensationConfig:
     """Whether the network scales the colours or is added to them."""
     rate: float = 1e-3
     """Learning rate of the network."""
-    feature_rate: float = 2.5e-3
+    feature_rate: float = 3e-2
     """Learning rate of the features."""
     start: float = 0.5
     """Begin of the joint training, as a share of the run."""

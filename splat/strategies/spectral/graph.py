@@ -75,19 +75,26 @@ def responses(graph: Graph, signal: NDArray[np.floating], form: Form = "paper") 
             the answer is the squared distance of x_i from the mean of its neighbours. "released", as the authors'
             code has it: |((D - W) x)_i| with weights exp(-d^4 / (2 var(d^2))).
     """
-    values = _at_vertices(graph, np.asarray(signal, np.float64))
+    squares = (high_pass(graph, _averaged(graph, np.asarray(signal, np.float64)), form) ** 2).sum(1)
+    return squares if form == "paper" else np.sqrt(squares)
+
+
+def high_pass(graph: Graph, signal: NDArray[np.floating], form: Form = "paper") -> NDArray[np.float64]:
+    """[N, C] what is left of a signal [N, C] without what neighbours share: (I - A) x, or (D - W) x as released.
+
+    Of centres at one place each has its own value, and the mean of all of them as its part in what others see.
+    """
+    values = np.asarray(signal, np.float64)
+    means = _at_vertices(graph, values)
     if form == "paper":
-        averages = _row_softmax(graph.squared, 2 * _mean_distance(graph) ** 2)
-        difference = values - averages @ values
-        difference[np.diff(graph.squared.indptr) == 0] = 0
-        answer = (difference**2).sum(1)
+        near = _row_softmax(graph.squared, 2 * _mean_distance(graph) ** 2)
+        degrees = (np.diff(graph.squared.indptr) > 0).astype(np.float64)[:, None]
     else:
-        weights = graph.squared.copy()
-        spread = 2 * weights.data.var() if weights.nnz else 0.0
-        weights.data = np.exp(-(weights.data**2) / spread) if spread > 0 else np.ones_like(weights.data)
-        degrees = np.asarray(weights.sum(1)).reshape(-1, 1)
-        answer = np.sqrt(((degrees * values - weights @ values) ** 2).sum(1))
-    return answer[graph.place]
+        near = graph.squared.copy()
+        spread = 2 * near.data.var() if near.nnz else 0.0
+        near.data = np.exp(-(near.data**2) / spread) if spread > 0 else np.ones_like(near.data)
+        degrees = np.asarray(near.sum(1)).reshape(-1, 1)
+    return degrees[graph.place] * values - (near @ means)[graph.place]
 
 
 def _mean_distance(graph: Graph) -> float:
@@ -109,6 +116,11 @@ def _row_softmax(squared: csr_matrix, spread: float) -> csr_matrix:
     weights.data = np.exp((smallest - weights.data) / spread)
     weights.data /= np.repeat(np.add.reduceat(weights.data, starts), counts[counts > 0])
     return weights
+
+
+def _averaged(graph: Graph, values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """[N, C] the values, those of centres at one place made alike."""
+    return _at_vertices(graph, values)[graph.place]
 
 
 def _at_vertices(graph: Graph, signal: NDArray[np.float64]) -> NDArray[np.float64]:

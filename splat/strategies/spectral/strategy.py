@@ -9,7 +9,7 @@ import torch
 
 from splat.core import UsageError
 from splat.strategies.spectral.graph import Form
-from splat.strategies.spectral.selection import METHODS, Method, Signal, chosen
+from splat.strategies.spectral.selection import METHODS, Method, Pick, Signal, Spectrum, chosen
 from splat.training.context import Context
 from splat.training.strategy import Strategy
 
@@ -24,16 +24,16 @@ class SpectralConfig:
     """Share of the Gaussians that is left at the end."""
     method: Method = "spectral"
     """What decides: the graph's spectrum, opacity, contribution to the training views, or chance."""
-    gamma: float = 0.5
-    """Share of the survivors taken from the highest frequencies; the others are from the lowest."""
-    sampled: bool = False
-    """Draw the survivors with chances by score instead of taking the extremes."""
+    gamma: float = 1.0
+    """Share of the survivors taken from the top of the graph's answers; the others are from the bottom."""
+    pick: Pick = "spread"
+    """Take the extreme answers; or in proportion to the answer, drawn at random or spread out evenly."""
     neighbours: int = 16
     """Nearest neighbours that each Gaussian is joined with."""
     form: Form = "paper"
     """Edge weights and score as in the paper, or as in its authors' released code."""
-    signals: tuple[Signal, ...] = ("position",)
-    """What the scores are taken of; several count alike."""
+    signals: tuple[Signal, ...] = ("opacity",)
+    """What is filtered; several count alike. As published: position, gamma 0.5, pick extremes."""
     start: float = 0.5
     """First pruning, as a share of the run."""
     stop: float = 0.5
@@ -103,13 +103,9 @@ class Spectral(Strategy):
             ctx.gaussians,
             count,
             c.method,
-            gamma=c.gamma,
+            spectrum=Spectrum(c.gamma, c.pick, c.neighbours, c.form, c.signals),
             contribution=ctx.edits.state.get(CONTRIBUTION),
             generator=self._generator(ctx),
-            sampled=c.sampled,
-            neighbours=c.neighbours,
-            form=c.form,
-            signals=c.signals,
         )
         ctx.edits.remove(~keep)
         if c.method == "contribution":
