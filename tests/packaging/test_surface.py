@@ -31,6 +31,7 @@ HOOKS = {
     "transform": ["gaussians", "ctx"],
     "features": ["gaussians", "ctx"],
     "after_render": ["output", "ctx"],
+    "head": ["ctx"],
     "losses": ["ctx"],
     "penalties": ["ctx"],
     "after_backward": ["ctx"],
