@@ -1,12 +1,14 @@
 """How long a run will take on this machine and how much memory, from a few steps taken on the spot.
 
-A step costs what its picture costs, and so much for each Gaussian: its time is measured at two counts, on a few of the
-scene's own photographs at the resolution of the run, and a line through both is taken at the counts to come. Left
-out are the scores on held-out views and what strategies do in single steps far ahead (pruning, codebooks).
+A step costs so much for each pixel and so much for each Gaussian: its time is measured at two counts, on a few of the
+scene's own photographs, and a line through both is taken at the counts to come. Large photographs are averaged down
+for it, to two sizes, and lines through those lead to the full one. Left out are the scores on held-out views and what
+strategies do in single steps far ahead (pruning, codebooks).
 """
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -15,6 +17,7 @@ import torch
 
 from splat.core.sh import coefficients
 from splat.data import Dataset, Points, Scene
+from splat.data.points import camera_radius
 from splat.training import memory
 from splat.training.config import InitConfig, TrainConfig
 from splat.training.session import assemble
@@ -22,6 +25,10 @@ from splat.training.strategy import Strategy
 
 COUNTS = (10_000, 40_000)  # Gaussians at which a step is timed
 _VIEWS = 4
+_PIXELS = 300_000  # of a photograph, above which smaller ones are timed
+_PIXEL_BYTES = (
+    120  # that a step holds for each pixel: 110 to 130 between 0.1 and 2 megapixels (fox, on a CPU)
+)
 _WARM = 4  # steps: buffers grow, the harmonics reach their degree
 _STEPS = (4, 24)  # timed, at least and at most
 _SECONDS = 1.5  # for each count, if the least number of steps allows
@@ -32,9 +39,9 @@ class Pace:
     """What was measured.
 
     Attributes:
-        counts, seconds: Gaussians, and the median time of a step with so many.
+        counts, seconds: Gaussians, and the median time of a step with so many, at the resolution of the run.
         photograph: seconds to decode and undistort one.
-        resident: bytes that the process held with the larger count.
+        resident: bytes that the process holds with the larger count.
     """
 
     counts: tuple[int, int]
@@ -74,24 +81,37 @@ def measure(scene: Scene, config: TrainConfig, build: Callable[[], Sequence[Stra
     """
     stride = max(1, len(scene.frames) // _VIEWS)
     frames = scene.frames[::stride][:_VIEWS]
-    seconds, photograph, resident = [], 0.0, 0
+    full = max(frame.camera.width * frame.camera.height for frame in scene.frames)
+    wanted = full / config.downscale**2
+    near = max(config.downscale, math.sqrt(full / _PIXELS))
+    scales = (near,) if near == config.downscale else (near, 2 * near)
+    seconds: list[float] = []
+    photograph, resident = 0.0, 0
     for count in COUNTS:
-        init = replace(config.init, opacity=InitConfig.opacity, scale=InitConfig.scale)
-        points = None
-        if scene.points is not None and len(scene.points):
-            points = spread(scene.points, count)
-            init = replace(init, source="points")
-        else:
-            init = replace(init, source="random", count=count)
+        known = scene.points
+        points = spread(known, count) if known is not None and len(known) else shell(scene, count)
         few = replace(scene, frames=frames, points=points, test_names=None, warnings=[], notes=[])
-        short = replace(config, init=init, max_gaussians=count, sh_interval=1, progressive=0, eval=False)
-        with Dataset(few, downscale=config.downscale) as dataset:
-            began = time.perf_counter()
-            for index in range(len(dataset)):
-                dataset.photo(index)
-            photograph = (time.perf_counter() - began) / len(dataset)
-            seconds.append(_time_steps(short, dataset, build()))
-            resident = memory.resident()
+        short = replace(
+            config,
+            init=InitConfig(source="points"),
+            max_gaussians=count,
+            sh_interval=1,
+            progressive=0,
+            eval=False,
+        )
+        times = []
+        for scale in scales:
+            with Dataset(few, downscale=scale) as dataset:
+                began = time.perf_counter()
+                for index in range(len(dataset)):
+                    dataset.photo(index)
+                photograph = (time.perf_counter() - began) / len(dataset)
+                times.append(_time_steps(short, dataset, build()))
+                resident = max(resident, memory.resident())
+        pixels = [full / scale**2 for scale in scales]
+        rise = max(0.0, (times[0] - times[1]) / (pixels[0] - pixels[1])) if len(times) > 1 else 0.0
+        seconds.append(times[0] + rise * (wanted - pixels[0]))
+    resident += int(_PIXEL_BYTES * (wanted - full / near**2))
     return Pace(COUNTS, (seconds[0], seconds[1]), photograph, resident)
 
 
@@ -124,6 +144,24 @@ def spread(points: Points, count: int) -> Points:
         strewn = points.xyz[chosen] + 0.5 * apart * torch.randn(len(chosen), 3, generator=generator).double()
         xyz, rgb = torch.cat([xyz, strewn]), torch.cat([rgb, points.rgb[chosen]])
     return Points(xyz, rgb)
+
+
+def shell(scene: Scene, count: int) -> Points:
+    """`count` points on a sphere where the object or, from inside, the surroundings may be.
+
+    For scenes without points: the fog of random Gaussians that their runs begin with costs several times as much as
+    the surfaces that it soon turns into.
+    """
+    centre, radius = camera_radius([frame.camera for frame in scene.frames])
+    if scene.bounds is not None:
+        centre, radius = (
+            torch.zeros_like(centre),
+            scene.bounds / 4,
+        )  # half as wide as what the format promises
+    generator = torch.Generator().manual_seed(0)
+    directions = torch.randn(count, 3, generator=generator, dtype=torch.float64)
+    xyz = centre + 2 * max(radius, 1e-3) * torch.nn.functional.normalize(directions, dim=1)
+    return Points(xyz, torch.randint(0, 256, (count, 3), generator=generator, dtype=torch.uint8))
 
 
 def forecast(

