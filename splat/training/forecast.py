@@ -24,7 +24,7 @@ from splat.training.session import assemble
 from splat.training.strategy import Strategy
 
 COUNTS = (10_000, 40_000)  # Gaussians at which a step is timed
-_VIEWS = 4
+_VIEWS = 6
 _PIXELS = 300_000  # of a photograph, above which smaller ones are timed
 _PIXEL_BYTES = (
     120  # that a step holds for each pixel: 110 to 130 between 0.1 and 2 megapixels (fox, on a CPU)
@@ -40,7 +40,7 @@ class Pace:
 
     Attributes:
         counts, seconds: Gaussians, and the median time of a step with so many, at the resolution of the run.
-        photograph: seconds to decode and undistort one.
+        photograph: seconds to decode and undistort one, several at a time.
         resident: bytes that the process holds with the larger count.
     """
 
@@ -103,6 +103,7 @@ def measure(scene: Scene, config: TrainConfig, build: Callable[[], Sequence[Stra
         for scale in scales:
             with Dataset(few, downscale=scale) as dataset:
                 began = time.perf_counter()
+                dataset.prefetch(range(len(dataset)))  # by the threads, and with the memory, of a run
                 for index in range(len(dataset)):
                     dataset.photo(index)
                 photograph = (time.perf_counter() - began) / len(dataset)
