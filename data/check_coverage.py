@@ -100,8 +100,8 @@ def _directions(context: Context) -> None:
     level = np.abs(np.degrees(np.arcsin((out @ up).clip(-1, 1)))) < _POLE
     if level.sum() < 3:
         return
-    east = np.cross(up, [1.0, 0, 0] if abs(up[0]) < 0.7 else [0, 1.0, 0])
-    east /= np.linalg.norm(east)
+    east = np.cross(up, np.eye(3)[0 if abs(up[0]) < 0.7 else 1])
+    east = east / np.linalg.norm(east)
     angles = np.sort(np.degrees(np.arctan2(out[level] @ np.cross(up, east), out[level] @ east)))
     gaps = np.diff(angles, append=angles[0] + 360)
     gap = float(gaps.max())
