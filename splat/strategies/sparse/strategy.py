@@ -55,7 +55,7 @@ PIECES: tuple[type[Strategy], ...] = (
 
 
 class SparseView(Strategy):
-    """Hands every hook on to the pieces that are switched on.
+    """Hands the hooks that pieces have on to those that are switched on.
 
     Attributes:
         pieces: strategies of their own, in order.
