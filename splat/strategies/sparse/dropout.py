@@ -78,7 +78,7 @@ class Dropout(Strategy):
     def _neighbours(self, gaussians: Gaussians) -> Tensor:
         if self._graph is None:
             self._graph = nearest(gaussians.means, self.config.neighbours)[1]
-        return self._graph
+        return self._graph.to(gaussians.device)  # a checkpoint's is on the CPU
 
     def edited(self, edit: Edit, ctx: Context) -> None:
         if edit.field == ctx.main.name and edit.kind != "replace":
