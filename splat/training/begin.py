@@ -26,6 +26,7 @@ from splat.training.config import InitConfig
 # together, and at least so many: below, its windows blur the whole picture.
 _PIXELS = {"cpu": 1_200_000, "cuda": 30_000_000}
 _LEAST_PIXELS = 5_000
+_DENSE = 0.02  # points for each pixel: several times what structure from motion leaves
 
 _MATCHED = 1_600  # pixels along the longer side of the photographs in which features are sought
 
@@ -89,7 +90,14 @@ class FromStereo:
         return _too_small(dataset, "stereo")
 
     def reason(self, dataset: Dataset) -> str | None:
-        return f"{len(dataset.train)} views are few" if len(dataset.train) <= FEW_VIEWS else None
+        count = len(dataset.train)
+        if count > FEW_VIEWS:
+            return None
+        camera = dataset.camera(dataset.train[0])
+        pixels = count * camera.width * camera.height
+        if dataset.points is not None and len(dataset.points) > _DENSE * pixels:
+            return None  # of a depth sensor, or of stereo
+        return f"{count} views are few"
 
     def points(self, request: Request) -> Points:
         """The fused cloud, and beside it the points that are known already."""

@@ -113,6 +113,13 @@ def test_many_views_and_small_pictures_begin_with_points():
         assert torch.equal(points.xyz, known().xyz)
 
 
+def test_the_points_of_a_depth_sensor_need_no_stereo():
+    cameras = ring(3, 10, 96, 72)
+    dense = known(3 * 96 * 72 // 20)
+    _, said = begun(Views(cameras, dense))
+    assert said == [f"begins with points, as the dataset has points: {len(dense):,} points"]
+
+
 def test_what_gives_nothing_is_said_and_the_next_kind_tried():
     apart = ring(2, 170, 96, 72)  # both sides of the wall
     points, said = begun(Views(apart))
