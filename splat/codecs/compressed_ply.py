@@ -210,7 +210,7 @@ def _pack(gaussians: Gaussians, rows: np.ndarray) -> tuple[np.ndarray, np.ndarra
     colors = gaussians.sh[:, 0].numpy() * np.float32(sh.C0) + np.float32(0.5)
     bounds, shares = [], []
     for values in (gaussians.means.numpy(), scales, colors):
-        low, high, share = _chunk_shares(values[rows])
+        low, high, share = _chunk_shares(values, rows)
         bounds += [low, high]
         shares.append(share)
     packed = np.empty((count, 4), "<u4")
@@ -218,28 +218,35 @@ def _pack(gaussians: Gaussians, rows: np.ndarray) -> tuple[np.ndarray, np.ndarra
     packed[:, 1] = _pack_quats(gaussians.quats.numpy()[rows])
     packed[:, 2] = _pack_bits(shares[1], (11, 10, 11))
     opacity = torch.sigmoid(gaussians.logit_opacities).numpy()[rows]
-    packed[:, 3] = _pack_bits(np.concatenate([shares[2], opacity[:, None]], 1), (8, 8, 8, 8))
+    packed[:, 3] = _pack_bits(np.concatenate([shares[2], opacity[None]]), (8, 8, 8, 8))
     return np.concatenate(bounds, 1).astype("<f4", copy=False), packed
 
 
-def _chunk_shares(values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Least and largest of each chunk [N / 256, 3], and where between them each of `values` [N, 3] lies."""
-    firsts = np.arange(0, len(values), _CHUNK)
-    if len(firsts) == 0:
-        return values, values, values
-    low, high = np.minimum.reduceat(values, firsts), np.maximum.reduceat(values, firsts)
-    # Extents in float64: two far apart may differ by more than float32 holds.
+def _chunk_shares(values: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Least and largest of each chunk [N / 256, 3], and where between them each of `values` [N, 3] lies: [3, N], in the
+    order of `rows`."""
+    count, chunks = len(rows), math.ceil(len(rows) / _CHUNK)
+    # A column at a time, and the last chunk filled up with its last value.
+    blocks = np.empty((3, chunks * _CHUNK), np.float32)
+    for column in range(3 * bool(count)):
+        blocks[column, :count] = values[:, column][rows]
+        blocks[column, count:] = blocks[column, count - 1]
+    blocks = blocks.reshape(3, chunks, _CHUNK)
+    low, high = blocks.min(2, initial=np.inf), blocks.max(2, initial=-np.inf)
     extent = high.astype(np.float64) - low
-    per = np.divide(1, extent, out=np.zeros_like(extent), where=extent > 0)
-    chunk = np.arange(len(values)) // _CHUNK
-    return low, high, ((values - low[chunk].astype(np.float64)) * per[chunk]).astype(np.float32)
+    # Two far apart may differ by more than float32 holds.
+    wide = bool((extent > np.finfo(np.float32).max).any())
+    extent = np.where(extent > 0, extent, 1).astype(np.float64 if wide else np.float32)
+    blocks = (blocks - low[..., None].astype(extent.dtype)) / extent[..., None]
+    share = blocks.reshape(3, -1)[:, :count].astype(np.float32, copy=False)
+    return np.ascontiguousarray(low.T), np.ascontiguousarray(high.T), share
 
 
 def _pack_bits(shares: np.ndarray, bits: tuple[int, ...]) -> np.ndarray:
-    """[N] uint32 of numbers in [0, 1], the first in the highest bits."""
-    packed = np.zeros(len(shares), np.uint32)
-    for column, width in enumerate(bits):
-        level = (shares[:, column] * np.float32((1 << width) - 1) + np.float32(0.5)).astype(np.uint32)
+    """[N] uint32 of numbers in [0, 1] [columns, N], the first in the highest bits."""
+    packed = np.zeros(shares.shape[1], np.uint32)
+    for share, width in zip(shares, bits, strict=True):
+        level = (share * np.float32((1 << width) - 1) + np.float32(0.5)).astype(np.uint32)
         packed = packed << np.uint32(width) | level
     return packed
 
@@ -247,7 +254,7 @@ def _pack_bits(shares: np.ndarray, bits: tuple[int, ...]) -> np.ndarray:
 def _pack_quats(quats: np.ndarray) -> np.ndarray:
     three, place = split_largest(quats)
     levels = three * np.float32(math.sqrt(0.5)) + np.float32(0.5)
-    return place.astype(np.uint32) << np.uint32(30) | _pack_bits(levels, (10, 10, 10))
+    return place.astype(np.uint32) << np.uint32(30) | _pack_bits(levels.T, (10, 10, 10))
 
 
 def _clamped(gaussians: Gaussians) -> list[str]:

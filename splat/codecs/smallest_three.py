@@ -18,14 +18,26 @@ def insert_largest(three: np.ndarray, largest: np.ndarray, place: np.ndarray) ->
 
 def split_largest(quats: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The three components [N, 3] beside the largest of the unit quaternion, made positive, and its place [N]."""
-    # In float64, scaled first: neither huge nor tiny components may overflow, and zero stands for no rotation.
-    wide = quats.astype(np.float64)
-    wide[~wide.any(1)] = np.eye(4)[0]
-    place = np.abs(wide).argmax(1)
-    wide /= np.take_along_axis(wide, place[:, None], 1)
-    wide /= np.sqrt(np.einsum("ij,ij->i", wide, wide))[:, None]
-    others = np.array([[1, 2, 3], [0, 2, 3], [0, 1, 3], [0, 1, 2]])[place]
-    return np.take_along_axis(wide, others, 1).astype(np.float32), place
+    # A column at a time, scaled first: neither huge nor tiny components may overflow. Zero stands for no rotation.
+    columns = np.ascontiguousarray(quats.T, np.float64)
+    place = np.zeros(len(quats), np.int64)
+    size = np.abs(columns[0])
+    for at in range(1, 4):
+        other = np.abs(columns[at])
+        larger = other > size
+        place[larger] = at
+        np.maximum(size, other, out=size)
+    zero = size == 0
+    columns[0, zero] = size[zero] = 1
+    columns /= size
+    norm = np.sqrt(np.einsum("ij,ij->j", columns, columns))
+    largest = np.choose(place, columns)  # 1 or -1
+    columns *= largest / norm
+    three = np.empty((len(quats), 3), np.float32)
+    for at in range(3):
+        # The component there, or the next one where the largest stands before it.
+        three[:, at] = np.where(place <= at, columns[at + 1], columns[at])
+    return three, place
 
 
 def quat_error(each: float) -> float:
