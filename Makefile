@@ -32,7 +32,7 @@ lint: $(STAMP)
 	$(BIN)/python scripts/lint.py
 
 fuzz: $(STAMP)
-	$(BIN)/python -m pytest -m fuzz --hypothesis-profile=fuzz
+	$(BIN)/python -m pytest -m fuzz --hypothesis-profile=fuzz --timeout=3600
 
 bench: $(STAMP)
 	$(BIN)/python benchmarks/raster.py

@@ -5,7 +5,8 @@
 benchmarks/gpu.sh builds, checks and runs it. Scenes: garden's points jittered to 1M and 3M Gaussians, of such sizes
 that a 16x16 tile has 225 and 500 exact instances, at 1237x822. A pair is a pixel of a tile and a splat whose
 ellipse touches the tile, counted by the reference backend for both sides. Ratios within the run are what counts.
-Beside the product's step stand its variants: the other blend backward, quantized moments, the step as a CUDA graph.
+The product's step chooses its blend backward, and whether it is replayed as a CUDA graph, by the clock; beside it
+stand the ways that it chooses from, and quantized state.
 
 --quality also trains chair to 30,000 steps: default and mcmc with our kernels, mcmc with gsplat's.
 --smoke takes a few small steps through every kernel and no times: for compute-sanitizer.
@@ -31,15 +32,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from gpu_captured import Captured
 from gpu_contestants import Ours, Problem, Rival, garden
 from gpu_meter import compare, memory, profile, tallied
 
 from splat.core import DeviceError
 from splat.raster import RenderOptions, render
 from splat.raster.cuda import CudaBackend
+from splat.training.fastest import BLOCK, ROUNDS
+from splat.training.replays import FIRST
 
 TILE_PIXELS = 256
+# Steps before anything is timed: enough for the product to have made its choice.
+WARM_UP = FIRST + 4 * BLOCK * (ROUNDS + 1) + 50
 # Kernel time of a stage: regular expressions of the names of our kernels and of gsplat's.
 OURS = {"forward": r"\bblend_forward", "backward": r"\bblend_backward", "fused": r"\bproject_backward"}
 GSPLATS = {"forward": r"rasterize_to_pixels_3dgs_fwd", "backward": r"rasterize_to_pixels_3dgs_bwd"}
@@ -75,7 +79,8 @@ class Place:
     dry: bool
 
     def backend(self, **choices: Any) -> CudaBackend:
-        return CudaBackend(self.kernels if self.dry else None, **choices)
+        make = import_module("gpu_dry").EmulatedBackend if self.dry else CudaBackend
+        return make(**choices)
 
     def rival(self, problem: Problem) -> Rival:
         stand_in = lambda g, c: render(g, c, RenderOptions(backend="cpu")).image  # noqa: E731
@@ -88,13 +93,16 @@ def measure(problem: Problem, size: Size, place: Place) -> dict[str, Any]:
     quick = (
         {"repeats": 1, "blocks": 1, "warm_up": 1}
         if place.dry
-        else {"repeats": 20, "blocks": 7, "warm_up": 20}
+        else {"repeats": 20, "blocks": 7, "warm_up": WARM_UP}
     )
+    plain, captured = {"captured": False}, {"captured": True}
     makers: dict[str, Callable[[], Any]] = {
         "ours": lambda: Ours(problem, place.backend()),
         "quantized": lambda: Ours(problem, place.backend(), "quantized"),
-        "by splats": lambda: Ours(problem, place.backend(backward="splats")),
-        "captured": lambda: Captured(Ours(problem, place.backend())),
+        "by pixels": lambda: Ours(problem, place.backend(backward="pixels", **plain)),
+        "by splats": lambda: Ours(problem, place.backend(backward="splats", **plain)),
+        "captured by pixels": lambda: Ours(problem, place.backend(backward="pixels", **captured)),
+        "captured by splats": lambda: Ours(problem, place.backend(backward="splats", **captured)),
         "gsplat": lambda: place.rival(problem),
     }
     result: dict[str, Any] = {
@@ -102,7 +110,10 @@ def measure(problem: Problem, size: Size, place: Place) -> dict[str, Any]:
         "size": [size.width, size.height],
         "instances": problem.instances,
         "instances_wanted": problem.wanted,
-        "memory": {name: memory(makers[name], device, steps=10) for name in ("ours", "quantized", "gsplat")},
+        "memory": {
+            name: memory(makers[name], device, steps=10)
+            for name in ("ours", "quantized", "captured by pixels", "gsplat")
+        },
     }
     contestants = {name: make() for name, make in makers.items()}
     result["agreement"] = agreement(contestants["ours"], contestants["gsplat"])
@@ -110,6 +121,7 @@ def measure(problem: Problem, size: Size, place: Place) -> dict[str, Any]:
     result["draw"] = compare(draws, device, **quick)
     steps, result["failed"] = usable({name: c.step for name, c in contestants.items()})
     result["step"] = compare(steps, device, **quick)
+    result["chosen"] = {name: contestants[name].chosen() for name in ("ours", "quantized")}
     for name in steps:
         patterns = GSPLATS if name == "gsplat" else OURS
         traffic = (
@@ -208,9 +220,10 @@ def smoke(data: Path, place: Place) -> None:
         Ours(problem, place.backend()),
         Ours(problem, place.backend(), "quantized"),
         Ours(problem, place.backend(backward="splats")),
+        Ours(problem, place.backend(backward="pixels", captured=True), poses=True),
     ]
     for contestant in contestants:
-        for _ in range(3):
+        for _ in range(8):
             contestant.step()
         contestant.trainer.settle()
     scene = problem.start.clone().requires_grad_()
@@ -249,9 +262,11 @@ def table(name: str, result: dict[str, Any], size: Size) -> None:
         rival / result["step"]["ours"],
         "{}x / {}x; {} / {} ms".format(*WANTED["step"], *size.step_ms),
     )
-    for variant in ("quantized", "by splats", "captured"):
-        ms = result["step"].get(variant)
-        line(f"step {variant}, ms", ms, rival, ms and rival / ms)
+    for variant, ms in result["step"].items():
+        if variant not in ("ours", "gsplat"):
+            line(f"step {variant}, ms", ms, rival, rival / ms)
+    for variant, way in result["chosen"].items():
+        print(f"{variant} chose: {way}")
     drawn = result["draw"]
     line(
         "draw, ms",
@@ -264,9 +279,10 @@ def table(name: str, result: dict[str, Any], size: Size) -> None:
         pairs = [result["gpairs"][who].get(stage) for who in ("ours", "gsplat")]
         ratio = pairs[0] / pairs[1] if all(pairs) else None
         line(f"blend {stage}, G pairs/s", *pairs, ratio, f"{least} / {aim} G/s")
-    line("  backward by splats", result["gpairs"].get("by splats", {}).get("backward"), None, None)
+    for variant in ("by pixels", "by splats"):
+        line(f"  backward {variant}", result["gpairs"].get(variant, {}).get("backward"), None, None)
     held = result["memory"]
-    for variant in ("ours", "quantized"):
+    for variant in ("ours", "quantized", "captured by pixels"):
         for kind in ("state", "held", "peak", "driver"):
             found = [held[who][kind] for who in (variant, "gsplat")]
             a, b = (None if n is None else n / result["gaussians"] for n in found)

@@ -25,6 +25,7 @@ from splat.training.config import load_preset
 from splat.training.context import MAIN, Context, Field
 from splat.training.moments import Kind
 from splat.training.optim import BETAS, EPS, Rates
+from splat.training.perview import Poses
 from splat.training.trainer import Trainer
 from splat.training.views import Views
 
@@ -151,10 +152,12 @@ class Photographs:
 class Ours:
     """The product's own step: its trainer with the preset mcmc, long before the first refinement.
 
-    `moments` and `backward` are the choices that are compared: of splat.training.moments, of CudaBackend.
+    `moments` of splat.training.moments and the backend's choices are compared; `poses` are fitted, too, if asked for.
     """
 
-    def __init__(self, problem: Problem, backend: Backend, moments: Kind = "full") -> None:
+    def __init__(
+        self, problem: Problem, backend: Backend, moments: Kind = "full", *, poses: bool = False
+    ) -> None:
         device = problem.start.device
         self.problem, self.backend = problem, backend
         # Every degree of the harmonics from the third step on.
@@ -171,7 +174,9 @@ class Ours:
         )
         views = Views(Photographs(problem), 2, config.background, device=device)  # type: ignore[arg-type]
         deferred = getattr(backend, "deferred", None)
-        self.trainer = Trainer(ctx, build(("mcmc",), config.options), views, backend, deferred=deferred)
+        fitted = Poses(len(problem.cameras), HORIZON, problem.extent, device) if poses else None
+        strategies = build(("mcmc",), config.options)
+        self.trainer = Trainer(ctx, strategies, views, backend, deferred=deferred, poses=fitted)
 
     @property
     def scene(self) -> Gaussians:
@@ -180,6 +185,10 @@ class Ours:
     def state(self) -> list[Tensor]:
         held = [moment for pair in self.trainer.ctx.optimizer.moments.values() for moment in pair]
         return [t for _, t in self.scene.named_tensors()] + held
+
+    def chosen(self) -> str:
+        """How the steps are taken, and the times by which that was decided."""
+        return self.trainer.way
 
     def draw(self) -> None:
         with torch.no_grad():

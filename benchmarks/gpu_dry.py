@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 from unittest import mock
 
@@ -11,15 +13,12 @@ from torch import Tensor
 
 from splat import _emulated
 from splat.raster import registry
-from splat.raster.cuda import CudaBackend
 from splat.training import gpu
 
+sys.path.append(str(Path(__file__).resolve().parents[1] / "tests" / "helpers"))
+from emulated_backend import EmulatedBackend
 
-class EmulatedBackend(CudaBackend):
-    name = "emulated"
-
-    def __init__(self) -> None:
-        super().__init__(_emulated)
+__all__ = ["EmulatedBackend", "emulated"]
 
 
 def _photometric(
@@ -40,7 +39,7 @@ def _never(*tensors: Tensor) -> bool:
 def emulated() -> Iterator[None]:
     """Everything that chooses kernels by the tensors' device takes the emulated ones for tensors on the CPU."""
     with (
-        mock.patch.dict(registry._BACKENDS, {"emulated": f"{__name__}:EmulatedBackend"}),
+        mock.patch.dict(registry._BACKENDS, {"emulated": "emulated_backend:EmulatedBackend"}),
         mock.patch.object(gpu, "kernels_for", _fits),
         mock.patch("splat.strategies.kernels._native_fits", _never),
         mock.patch("splat.training.trainer.photometric", _photometric),

@@ -4,7 +4,7 @@
 // runs until it waits at a barrier or a warp intrinsic; which of those that may go on does is drawn at
 // random. So a missing barrier shows as a wrong result, one that not all threads reach as a deadlock,
 // and warp intrinsics that lanes meet differently as an error. Not modelled: memory that several blocks
-// write without atomics, fast arithmetic, limits of registers and shared memory.
+// write without atomics, fast arithmetic, limits of registers and shared memory. Work can be captured and replayed.
 //
 // Fibers are made with ucontext and switched with _setjmp and _longjmp, which call no kernel.
 #pragma once
@@ -24,6 +24,7 @@
 #include <memory>
 #include <mutex>
 #include <numeric>
+#include <optional>
 #include <random>
 #include <stdexcept>
 #include <string>
@@ -74,6 +75,7 @@ struct Machine {
     std::vector<Fiber> fibers{kMaxThreads};
     std::vector<int> ready;
     std::mt19937 random{0};
+    std::optional<uint32_t> fixed;  // seed of every launch
     int threads = 0;
     const char* name = "";
     uint3 block{}, grid{}, size{};
@@ -97,10 +99,32 @@ inline Tally& tally() {
     return tally;
 }
 
-inline void seed(uint32_t value) {
+// Work that was recorded in place of being done, with the values that its arguments had then: a CUDA graph.
+struct Graph {
+    std::vector<std::function<void()>> work;
+};
+// The one that is being recorded, or null.
+inline Graph*& recording() {
+    static Graph* graph = nullptr;
+    return graph;
+}
+template <class Work>
+void enqueue(Work work) {
+    if (recording())
+        recording()->work.emplace_back(std::move(work));
+    else
+        work();
+}
+inline void forbid_capture(const char* what) {
+    if (recording()) throw Misuse(std::string(what) + " while a graph is captured");
+}
+
+// every_launch: each begins with this seed, so that equal work has equal sums whatever ran before it.
+inline void seed(uint32_t value, bool every_launch) {
     Machine& m = Machine::get();
     const std::lock_guard lock(m.busy);
     m.random.seed(value);
+    m.fixed = every_launch ? std::optional(value) : std::nullopt;
 }
 
 inline void enter() {
@@ -232,6 +256,7 @@ inline void run(const char* name, int64_t blocks, int threads, const std::functi
     Machine& m = Machine::get();
     const std::lock_guard lock(m.busy);
     ++tally().launches;
+    if (m.fixed) m.random.seed(*m.fixed);
     if (threads < 1 || threads > kMaxThreads) throw Misuse(std::string(name) + ": impossible block size");
     m.name = name, m.threads = threads, m.body = &body, m.failure.clear();
     m.grid = {static_cast<unsigned>(blocks), 1, 1}, m.size = {static_cast<unsigned>(threads), 1, 1};

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import weakref
 from collections import defaultdict
+from dataclasses import dataclass
+from itertools import product
 from types import ModuleType
 from typing import Any, Literal
 
@@ -18,10 +20,20 @@ from torch import Tensor
 
 from splat.core import Camera, DeviceError, Gaussians
 from splat.raster.api import RenderOptions, RenderOutput
-from splat.raster.native import Deferred, FusedStep, Request
+from splat.raster.guard import CudaGraph, DeviceClock, Guard, Place, Recorders, place_of
+from splat.raster.native import Deferred, FusedStep, PoseStep, Request
 
-# A device and a stream on it.
-_Place = tuple[int, int]
+Backward = Literal["pixels", "splats"]
+BACKWARDS: tuple[Backward, ...] = ("pixels", "splats")
+_CHECKPOINT_SHARE = 0.25  # of a GPU's free memory, for the checkpoints of the backward pass by splats
+
+
+@dataclass(frozen=True)
+class Way:
+    """One of the ways in which a guarded step can be taken, which differ in speed and rounding alone."""
+
+    backward: Backward
+    captured: bool
 
 
 class CudaBackend:
@@ -30,9 +42,14 @@ class CudaBackend:
     Args:
         kernels: the module that holds them; None for splat._cuda. The tests give splat._emulated, which takes
             tensors on the CPU.
-        backward: how the blend is differentiated: "pixels", a thread each, or "splats", a lane each with
-            checkpoints of the forward pass (not with features). Their results differ by rounding; which is
-            faster is for benchmarks/gpu.py to say.
+        backward: how the blend is differentiated: by "pixels", a thread each, or by "splats", a lane each with
+            checkpoints of the forward pass (not with features). Their results differ by rounding. None: by
+            pixels, and in training by what is measured to be faster there.
+        captured: whether training replays steps as a graph where it can; None: if that is measured to be faster.
+        recorder: makes that graph.
+
+    Attributes:
+        ways: in which a guarded step can be taken; where there are several, the clock decides.
 
     Raises:
         DeviceError: the kernels were not built, or there is no GPU.
@@ -40,15 +57,27 @@ class CudaBackend:
 
     name = "cuda"
     quantized_moments = True
+    half_sh = True
+    fits_poses = True
 
     def __init__(
-        self, kernels: ModuleType | None = None, *, backward: Literal["pixels", "splats"] = "pixels"
+        self,
+        kernels: ModuleType | None = None,
+        *,
+        backward: Backward | None = None,
+        captured: bool | None = None,
+        recorder: Recorders = CudaGraph,
     ) -> None:
-        self._by_splats = backward == "splats"
+        self._backward: Backward = backward or "pixels"
+        backwards = BACKWARDS if backward is None else (backward,)
+        # What is new to the device is tried last: by then all kernels of a step are loaded.
+        captures = (False, True) if captured is None else (captured,)
+        self.ways = tuple(Way(b, c) for c, b in product(captures, backwards))
+        self._recorder = recorder
         self._kernels = kernels if kernels is not None else _built()
         self._device_type = "cpu" if self._kernels.ARCHITECTURES == "emulated" else "cuda"
         # State of finished renders, for the next ones on the same stream. append and pop are atomic.
-        self._free: defaultdict[_Place, list[_State]] = defaultdict(list)
+        self._free: defaultdict[Place, list[_State]] = defaultdict(list)
 
     def deferred(self, guard: Guard | None = None) -> Deferred:
         """What makes the next step a fused one; see `splat.raster.native.Deferred`.
@@ -61,13 +90,23 @@ class CudaBackend:
 
     def guard(self, device: torch.device) -> Guard:
         """What lets the steps of one run go ahead of the device."""
-        return Guard(self._kernels, device)
+        return Guard(self._kernels, device, self._recorder)
+
+    def has_room(self, way: Way, guard: Guard, camera: Camera) -> bool:
+        """Whether the memory that a way takes beyond the others is there, for steps like those of `guard` so far."""
+        if way.backward == "pixels" or self._device_type != "cuda":
+            return True
+        needed = self._kernels.checkpoint_bytes(guard.native.instances, camera.width, camera.height)
+        return needed <= _CHECKPOINT_SHARE * torch.cuda.mem_get_info(guard.record.device)[0]
+
+    def clock(self, device: torch.device) -> DeviceClock:
+        """What tells which way is the fastest."""
+        return DeviceClock(device)
 
     def render(self, gaussians: Gaussians, camera: Camera, options: RenderOptions) -> RenderOutput:
-        request = Request.check(gaussians, camera, options, self._device_type)
+        request = Request.check(gaussians, camera, options, self._device_type, half_sh=True)
         inputs = request.inputs(gaussians, camera, options)
-        guard = None if options.deferred is None else options.deferred.guard
-        lease = _Lease(self._kernels, self._free, request.device, guard, self._by_splats)
+        lease = Lease(self._kernels, self._free, request.device, options.deferred, self._backward)
         return request.output(_Render.apply(request, lease, options.deferred, *inputs))
 
 
@@ -84,98 +123,52 @@ def _built() -> ModuleType:
     return _cuda
 
 
-class Guard:
-    """Steps that are taken without waiting for the device (cuda/src/cuda/guard.h).
-
-    Once a step was refused for want of room, so are all that follow, until `resume`: whoever took them takes
-    them again from step `taken` on, counted from the first one of this guard.
-    """
-
-    def __init__(self, kernels: ModuleType, device: torch.device) -> None:
-        self._device = device
-        self.record = torch.zeros(kernels.RECORD_BYTES, dtype=torch.uint8, device=device)
-        self.native = kernels.Guard(self.record.data_ptr())
-
-    @property
-    def taken(self) -> int:
-        """Steps that the device is known to have taken, or to have had room for."""
-        return self.native.taken
-
-    @property
-    def refused(self) -> bool:
-        """Whether the step after those is known to have been refused."""
-        return self.native.refused
-
-    @property
-    def capturing(self) -> bool:
-        """Whether steps are being captured in a CUDA graph: then whoever replays it sets the frame before, and sends
-        word of the outcome after."""
-        return self.native.capturing
-
-    @capturing.setter
-    def capturing(self, value: bool) -> None:
-        self.native.capturing = value
-
-    def send(self) -> None:
-        """After the replay of a graph with guarded steps."""
-        self.native.send(*_place(self._device))
-
-    def listen(self) -> None:
-        """Hear what has arrived from the device; never waits."""
-        self.native.listen()
-
-    def settle(self) -> None:
-        """Wait for the device, and hear all."""
-        self.native.settle(*_place(self._device))
-
-    def resume(self) -> None:
-        """After a refusal: the steps that follow count again."""
-        self.native.resume(*_place(self._device))
-
-
-def _place(device: torch.device) -> tuple[int, int]:
-    """(device, stream) as the kernels take them; the emulation ignores both."""
-    if device.type != "cuda":
-        return 0, 0
-    index = torch.cuda.current_device() if device.index is None else device.index
-    return index, torch.cuda.current_stream(device).cuda_stream
-
-
 class _State:
     """A native Raster with the memory that it asks for, which is torch's."""
 
-    def __init__(self, kernels: ModuleType, device: torch.device, by_splats: bool) -> None:
+    def __init__(self, kernels: ModuleType, device: torch.device) -> None:
         memory: dict[int, Tensor] = {}
 
         def allocate(slot: int, size: int) -> int:
             memory.pop(slot, None)  # given back first, as it may be what is needed
+            if size == 0:
+                return 0
             memory[slot] = torch.empty(size, dtype=torch.uint8, device=device)
             return memory[slot].data_ptr()
 
-        self.raster = kernels.Raster(allocate, by_splats)
+        self.raster = kernels.Raster(allocate)
 
 
-class _Lease:
-    """State on loan until nothing refers to the render any more."""
+class Lease:
+    """State on loan until nothing refers to the render any more.
+
+    Attributes:
+        place: where the render runs.
+        home: where its memory is at home, and steps that replay it run: another stream, if this is a capture.
+    """
 
     quantized_moments = True
 
     def __init__(
         self,
         kernels: ModuleType,
-        free: defaultdict[_Place, list[_State]],
+        free: defaultdict[Place, list[_State]],
         device: torch.device,
-        guard: Guard | None,
-        by_splats: bool,
+        deferred: Deferred | None,
+        backward: Backward,
     ) -> None:
         self.kernels = kernels
-        self.guard = guard
-        self.place = _place(device)
-        pool = free[self.place]
+        self.guard: Guard | None = None if deferred is None else deferred.guard
+        self.poses: PoseStep | None = None if deferred is None else deferred.poses
+        self.by_splats = ((deferred and deferred.backward) or backward) == "splats"
+        self.place = self.home = place_of(device)
+        if self.guard is not None and self.guard.home is not None:
+            self.home, self.guard.lease = self.guard.home, self
+        pool = free[self.home]
         try:
             state = pool.pop()
         except IndexError:
-            state = _State(kernels, device, by_splats)
+            state = _State(kernels, device)
         self.raster = state.raster
         weakref.finalize(self, pool.append, state)
 
@@ -183,33 +176,59 @@ class _Lease:
         """The native view of the parameters, which must stay alive while it is used."""
         addresses = [tensor.data_ptr() for tensor in tensors]
         return self.kernels.Scene(
-            addresses, request.count, tensors[4].shape[1], request.degree, request.antialiased
+            addresses,
+            request.count,
+            tensors[4].shape[1],
+            request.degree,
+            request.antialiased,
+            tensors[4].dtype == torch.float16,
         )
 
-    def set_frame(self, request: Request, pose: Tensor, rates: Any) -> None:
-        """What changes from step to step, to the device."""
-        c = request.camera
-        matrix = pose.detach().to("cpu", torch.float32).flatten().tolist()
-        self.view = self.kernels.View(matrix, c.fx, c.fy, c.cx, c.cy, c.width, c.height)
-        self._send_frame(rates)
+    @property
+    def _captured(self) -> bool:
+        """Whether this render is being captured: then view and rates come with every replay."""
+        return self.guard is not None and self.guard.lease is self
 
-    def _send_frame(self, rates: Any) -> None:
-        if self.guard is None or not self.guard.capturing:
-            self.raster.set_frame(self.view, rates, *self.place)
+    def set_view(self, request: Request, pose: Tensor) -> None:
+        """What is to be drawn, to the device."""
+        if not self._captured:
+            self.send_view(request.camera, pose, self.place)
+            if self.poses is not None:
+                self.send_rates(self.kernels.Rates(), self.poses, self.place)
+        if self.poses is not None:
+            self.raster.refine_view(self.poses.rows.data_ptr(), *self.place)
+
+    def send_view(self, camera: Camera, pose: Tensor, place: Place) -> None:
+        c, matrix = camera, pose.detach().to("cpu", torch.float32).flatten().tolist()
+        self.raster.set_view(self.kernels.View(matrix, c.fx, c.fy, c.cx, c.cy, c.width, c.height), *place)
+
+    def send_rates(self, rates: Any, poses: PoseStep | None, place: Place) -> None:
+        moved = self.kernels.PoseRates()
+        if poses is not None:
+            moved = self.kernels.PoseRates(
+                poses.view, poses.extent, poses.rate, poses.count, *poses.betas, poses.eps
+            )
+        self.raster.set_rates(rates, moved, *place)
 
     def fused_step(self, request: Request, step: FusedStep, *, differentiated: bool) -> None:
         if not differentiated:
             self.raster.blend_backward(*[0] * 12, *self.place)
-        rates = self.kernels.Rates(
-            step.rates, step.step, *step.betas, step.eps, *step.penalties, request.count
+        if not self._captured:
+            rates = self.kernels.Rates(
+                step.rates, step.step, *step.betas, step.eps, *step.penalties, request.count
+            )
+            self.send_rates(rates, self.poses, self.place)
+        poses = self.poses
+        fitted = (
+            [0, 0, 0] if poses is None else [t.data_ptr() for t in (poses.rows, poses.first, poses.second)]
         )
-        self._send_frame(rates)
         self.raster.fused_step(
             self.scene(request, step.shown),
             [tensor.data_ptr() for tensor in step.values],
             [tensor.data_ptr() for tensor in step.first],
             [tensor.data_ptr() for tensor in step.second],
             _address(step.sh_scales),
+            fitted,
             *self.place,
         )
 
@@ -243,7 +262,7 @@ class _Render(torch.autograd.Function):
         feature_image = None if features is None else picture(height, width, channels)
         colour = _contiguous(None if background is None else background.to(device, torch.float32))
         flat = _contiguous(features)
-        lease.set_frame(request, pose, lease.kernels.Rates())
+        lease.set_view(request, pose)
         lease.raster.forward(
             lease.scene(request, parameters),
             width,
@@ -251,6 +270,7 @@ class _Render(torch.autograd.Function):
             _address(colour),
             _address(flat),
             channels,
+            lease.by_splats,
             image.data_ptr(),
             alpha.data_ptr(),
             _address(depth),

@@ -18,7 +18,7 @@ from splat.core.checks import check_tensor
 from splat.core.gaussians import PARAMETERS
 from splat.raster.api import RenderOptions, RenderOutput
 
-_RATES = ("means", "quats", "log_scales", "logit_opacities", "sh0", "shN")
+RATES = ("means", "quats", "log_scales", "logit_opacities", "sh0", "shN")
 Moments = Mapping[str, tuple[Tensor, ...]]
 
 
@@ -92,12 +92,42 @@ class FusedStep:
     values: list[Tensor]
     first: list[Tensor]
     second: list[Tensor]
-    rates: list[float]  # of _RATES
+    rates: list[float]  # of RATES
     step: int
     betas: tuple[float, float]
     eps: float
     penalties: tuple[float, float]  # opacity, scale
     sh_scales: Tensor | None = None  # [N, 2] where the moments are quantized
+
+
+@dataclass(frozen=True)
+class PoseStep:
+    """One step of fitting a camera's pose, on the device: exp(xi) world_to_camera, with a row xi for each camera.
+
+    Attributes:
+        rows: [views, 6] float32; (translation / extent, rotation vector) in the camera's frame.
+        first, second: the rows' moments.
+        view: the row of this camera, the only one that is moved.
+        extent: unit of the translations.
+        rate: learning rate.
+        count: of that row's steps, from 1.
+        betas, eps: of Adam.
+    """
+
+    rows: Tensor
+    first: Tensor
+    second: Tensor
+    view: int
+    extent: float
+    rate: float
+    count: int
+    betas: tuple[float, float]
+    eps: float
+
+
+def penalty_weights(penalties: Mapping[str, float]) -> tuple[float, float]:
+    """(opacity, scale)"""
+    return float(penalties.get("opacity", 0.0)), float(penalties.get("scale", 0.0))
 
 
 @dataclass
@@ -114,15 +144,34 @@ class Request:
     threads: int
 
     @staticmethod
-    def check(gaussians: Gaussians, camera: Camera, options: RenderOptions, device_type: str) -> Request:
-        """The kernels compute in float32 on a device of the type; shapes were checked by `render`."""
+    def check(
+        gaussians: Gaussians,
+        camera: Camera,
+        options: RenderOptions,
+        device_type: str,
+        *,
+        half_sh: bool = False,
+    ) -> Request:
+        """The kernels compute in float32 on a device of the type; shapes were checked by `render`.
+
+        With `half_sh` they also take harmonics in float16, to draw them; in a Deferred, to train them.
+        """
         device = gaussians.device
         if device.type != device_type:
             device = torch.device(device_type)
         for name in PARAMETERS:
-            _check_float32(name, getattr(gaussians, name), device)
+            value = getattr(gaussians, name)
+            halves = half_sh and name == "sh" and value.dtype == torch.float16 and not value.requires_grad
+            check_tensor(
+                name,
+                value,
+                (None,) * value.ndim,
+                dtype=torch.float16 if halves else torch.float32,
+                device=device,
+            )
         if options.features is not None:
-            _check_float32("options.features", options.features, device)
+            shape = (None,) * options.features.ndim
+            check_tensor("options.features", options.features, shape, dtype=torch.float32, device=device)
         count = len(gaussians)
         degree = gaussians.sh_degree
         if options.sh_degree is not None:
@@ -180,10 +229,6 @@ class Request:
             means2d_grad=self.statistics["means2d_grad"],
             means2d_absgrad=self.statistics["absgrad"],
         )
-
-
-def _check_float32(name: str, tensor: Tensor, device: torch.device) -> None:
-    check_tensor(name, tensor, (None,) * tensor.ndim, dtype=torch.float32, device=device)
 
 
 def _array(tensor: Tensor | None) -> Any:
@@ -301,7 +346,11 @@ class Deferred:
     """
 
     def __init__(self) -> None:
-        self.guard: Any = None  # of a backend that runs ahead of its device
+        # Of a backend on a GPU: what lets it run ahead of the device, how the blend is differentiated (None: as
+        # the backend does by default), and the camera that is fitted in the same pass.
+        self.guard: Any = None
+        self.backward: str | None = None
+        self.poses: PoseStep | None = None
         self._request: Request | None = None
         self._lease: Lease | None = None
         self._ready = False
@@ -361,15 +410,14 @@ class Deferred:
         shown = gaussians if shown is None else shown
         for name in PARAMETERS:
             value, source = getattr(gaussians, name), getattr(shown, name)
-            check_tensor(
-                f"shown {name}", source, tuple(value.shape), dtype=torch.float32, device=request.device
-            )
-            rendered.append(source.detach().contiguous())
-            dtype = torch.float32
+            dtype = stored = torch.float32
             if scales is not None:
                 dtype = torch.uint8 if name == "sh" else torch.bfloat16
+                stored = value.dtype if name == "sh" and value.dtype == torch.float16 else stored
+            check_tensor(f"shown {name}", source, tuple(value.shape), dtype=stored, device=request.device)
+            rendered.append(source.detach().contiguous())
             for kind, tensor, expected in (
-                ("", value, torch.float32),
+                ("", value, stored),
                 ("exp_avg of ", moments[name][0], dtype),
                 ("exp_avg_sq of ", moments[name][1], dtype),
             ):
@@ -384,11 +432,11 @@ class Deferred:
             values,
             first,
             second,
-            [float(rates[name]) for name in _RATES],
+            [float(rates[name]) for name in RATES],
             step,
             betas,
             eps,
-            (float(penalties.get("opacity", 0.0)), float(penalties.get("scale", 0.0))),
+            penalty_weights(penalties),
             scales,
         )
         lease.fused_step(request, arguments, differentiated=self._ready)

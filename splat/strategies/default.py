@@ -93,6 +93,9 @@ class Default(Strategy):
         refines = taken > c.refine_start and taken % c.refine_every == 0
         return taken >= self.stop(ctx) or not (refines or resets)
 
+    def repeats(self, ctx: Context) -> bool:
+        return ctx.step + 1 < self.stop(ctx)  # whether statistics are taken
+
     @torch.no_grad()
     def after_backward(self, ctx: Context) -> None:
         if ctx.step + 1 >= self.stop(ctx):

@@ -22,7 +22,7 @@ def add_noise_(
     log_scales: Tensor,
     logit_opacities: Tensor,
     eta: Tensor,
-    gain: float,
+    gain: float | Tensor,
     guard: Any = None,
 ) -> None:
     """Explore: means += gain sigmoid(100 ((1 - o) - 0.995)) Sigma eta, in place.
@@ -35,18 +35,19 @@ def add_noise_(
         log_scales: [N, 3].
         logit_opacities: [N].
         eta: [N, 3] samples of N(0, I).
-        gain: 5e5 times the learning rate of the means (which holds the scene extent).
+        gain: 5e5 times the learning rate of the means (which holds the scene extent); as a tensor [] where the
+            device reads it.
         guard: ctx.guard, where a step may turn out to be refused.
 
     Source: Kheradmand et al. 2024, section 4.2.
     """
     tensors = (means, quats, log_scales, logit_opacities, eta)
     if _native_fits(*tensors):
-        _native.mcmc_noise(*(t.detach() for t in tensors), gain, torch.get_num_threads())
+        _native.mcmc_noise(*(t.detach() for t in tensors), float(gain), torch.get_num_threads())
     elif (kernels := gpu.kernels_for(*tensors)) is not None:
         gpu.add_noise_(kernels, *tensors, gain, guard)
     else:
-        kernels_reference.add_noise_(means.detach(), quats, log_scales, logit_opacities, eta, gain)
+        kernels_reference.add_noise_(means.detach(), quats, log_scales, logit_opacities, eta, float(gain))
 
 
 def relocation(opacities: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:

@@ -16,6 +16,9 @@ from splat.strategies.kernels import add_noise_, relocation
 from splat.training.context import Context
 from splat.training.strategy import Strategy
 
+GAIN = "mcmc.gain"
+"""Of this step's noise, among the context's numbers."""
+
 
 @dataclass(frozen=True)
 class McmcConfig:
@@ -71,6 +74,12 @@ class Mcmc(Strategy):
     def runs_ahead(self, ctx: Context) -> bool:
         return not self.refines(ctx)
 
+    def numbers(self, ctx: Context) -> dict[str, float]:
+        return {GAIN: self.config.noise * ctx.rates["means"]}
+
+    def repeats(self, ctx: Context) -> bool:
+        return self.config.noise > 0
+
     @torch.no_grad()
     def after_step(self, ctx: Context) -> None:
         c = self.config
@@ -80,7 +89,7 @@ class Mcmc(Strategy):
         if c.noise > 0:
             g = ctx.gaussians
             eta = torch.randn(g.means.shape, generator=ctx.generator, device=g.device, dtype=g.dtype)
-            gain = c.noise * ctx.rates["means"]
+            gain = ctx.numbers[GAIN]
             add_noise_(g.means, g.quats, g.log_scales, g.logit_opacities, eta, gain, ctx.guard)
 
 

@@ -73,7 +73,7 @@ class TrainConfig:
     background: Background = "black"
     """Colour behind the scene; random changes every step and is scored on black."""
     moments: Literal["full", "quantized"] = "full"
-    """Optimizer moments in 32 bits, or in 8 (harmonics) and 16: a third of their memory. Meant for GPUs: on the CPU
+    """Optimizer moments in 32 bits, or in 8 (harmonics) and 16, with harmonics in 16. Meant for GPUs: on the CPU
     a step takes several times as long."""
     reorder: int = 0
     """Steps after which the Gaussians are put in order along a Morton curve, so that neighbours in space are

@@ -100,6 +100,7 @@ class Context:
         further: this step's further renders, of all strategies.
         scalars: what was logged since the metrics were last written.
         rates: learning rates of this step; see GaussianAdam.rates.
+        numbers: what the strategies' `numbers` gave for this step, float32 scalars on the device.
         guard: what kernels that run ahead of the device heed (splat.training.ahead); None where there is none.
         on_edit: called with every Edit of every field.
     """
@@ -125,6 +126,7 @@ class Context:
     further: list[Further] = field(default_factory=list)
     scalars: dict[str, float] = field(default_factory=dict)
     rates: dict[str, float] = field(default_factory=dict)
+    numbers: dict[str, Tensor] = field(default_factory=dict)
     guard: Any = None
     on_edit: Callable[[Edit], None] = lambda edit: None
 
@@ -159,16 +161,24 @@ class Context:
     def of(self, field: Field, output: RenderOutput | None = None) -> Context:
         """This step as a strategy of `field` sees it: its Gaussians, optimizer, edits and rates as the main ones.
 
-        `output` is what was drawn of it. What such a strategy logs is its own.
+        `output` is what was drawn of it. What such a strategy logs is its own, and so are its numbers, for its caller
+        to set.
         """
         other = copy(self)
-        other.main, other.output, other.scalars = field, output, {}  # type: ignore[assignment]
+        other.main, other.output, other.scalars, other.numbers = field, output, {}, {}  # type: ignore[assignment]
         other.rates = field.optimizer.rates(self.step)
         return other
 
     def log(self, name: str, value: float) -> None:
         """Write a number with the next line of metrics.jsonl."""
         self.scalars[name] = float(value)
+
+    def set_numbers(self, numbers: dict[str, float]) -> None:
+        """Put values into `numbers`; what is there already keeps its place."""
+        for name, value in numbers.items():
+            if name not in self.numbers:
+                self.numbers[name] = torch.empty((), device=self.gaussians.device)
+            self.numbers[name].fill_(value)
 
     def declare(
         self,

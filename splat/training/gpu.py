@@ -124,12 +124,14 @@ def add_noise_(
     log_scales: Tensor,
     logit_opacities: Tensor,
     eta: Tensor,
-    gain: float,
+    gain: float | Tensor,
     guard: Any = None,
 ) -> None:
     """MCMC's noise, in place; see `splat.strategies.kernels.add_noise_`."""
-    arrays = (means, quats, log_scales, logit_opacities, eta)
-    kernels.mcmc_noise(*map(_address, arrays), gain, len(means), _record(guard), *_where(means))
+    if not isinstance(gain, Tensor):
+        gain = eta.new_full((), gain)
+    arrays = (means, quats, log_scales, logit_opacities, eta, gain)
+    kernels.mcmc_noise(*map(_address, arrays), len(means), _record(guard), *_where(means))
 
 
 def relocation(kernels: Any, opacities: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:

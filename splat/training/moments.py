@@ -1,8 +1,9 @@
-"""Adam's moments in 16 and 8 bits: 148 instead of 472 bytes for a Gaussian of degree 3.
+"""Adam's moments in 16 and 8 bits: 148 instead of 472 bytes for a Gaussian of degree 3; and sh itself in 16.
 
 The formats and their sources stand in cuda/include/splat/moments.h, which this follows bit by bit: bfloat16 for
 means, quats, log_scales and logit_opacities, bytes over a scale per Gaussian for sh; rounded at random by a hash of
-step and place, so that a resumed run repeats itself. Any device.
+step and place, so that a resumed run repeats itself. Any device. The values of sh are halves, rounded likewise; where
+a backend does not take them as such, they are kept in float32.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ _SHIFT = 2.0**-7
 _MOST = 1.9296875
 _FIRST_BITS, _SECOND_BITS, _SECOND_LEAST = 4, 5, 2
 _BFLOAT16, _BYTE, _SCALE, _FLOAT = 2, 1, 4, 4
+_SH_VALUES = len(PARAMETERS)  # number of the array that is rounded, after those of the moments
 
 
 def zeros(name: str, value: Tensor, kind: Kind) -> tuple[Tensor, ...]:
@@ -93,6 +95,8 @@ def adam_step(
     if name != "sh":
         store(name, held, first, second, count)
         return
+    random = _random_bits(count, _SH_VALUES, value.numel(), value.device).view(value.shape)
+    value.copy_(_rounded_to_half(value, random))
     # Without a gradient a block shrinks by its scale alone.
     decayed = held[2] * held[2].new_tensor([betas[0], math.sqrt(betas[1])])
     before = held[0].clone(), held[1].clone(), decayed
@@ -125,6 +129,12 @@ def _random_bits(step: int, which: int, count: int, device: torch.device) -> Ten
 
 def _to_bfloat16(x: Tensor, random: Tensor) -> Tensor:
     return _float((_bits(x) + (random & 0xFFFF)) & 0xFFFF0000).bfloat16()
+
+
+def _rounded_to_half(x: Tensor, random: Tensor) -> Tensor:
+    """float32 values that are halves."""
+    size = ((_bits(x.float().abs() * 2.0**-112) + (random & 0x1FFF)) >> 13).clamp(max=0x7BFF)
+    return torch.where(x.isnan(), x.float(), (_float(size << 13) * 2.0**112).copysign(x.float()))
 
 
 def _encoded(x: Tensor, mantissa: int, random: Tensor) -> Tensor:

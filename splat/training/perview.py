@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from splat.core import Camera
-from splat.training.optim import adam_step
+from splat.raster.native import PoseStep
+from splat.training.optim import BETAS, EPS, adam_step
 
 EXPOSURE_RATE = 1e-3
 POSE_RATE = 1e-4  # radians, and shares of the scene extent
@@ -24,8 +25,12 @@ class PerView:
         self.rate = rate
         self.horizon = horizon
         self.moments = (torch.zeros_like(rows), torch.zeros_like(rows))
-        self.counts = torch.zeros(rows.shape[0], dtype=torch.int64)
+        self.counts = [0] * rows.shape[0]  # steps of each row
         self._leaf: Tensor | None = None
+
+    def rate_at(self, step: int) -> float:
+        """Learning rate of 0-based `step`."""
+        return self.rate * _FINAL ** min(1.0, step / max(1, self.horizon))
 
     def leaf(self, view: int) -> Tensor:
         """The view's row, to be differentiated in this step."""
@@ -38,16 +43,15 @@ class PerView:
         if self._leaf is None or self._leaf.grad is None:
             return
         self.counts[view] += 1
-        rate = self.rate * _FINAL ** min(1.0, step / max(1, self.horizon))
         row, first, second = self.rows[view], self.moments[0][view], self.moments[1][view]
-        adam_step(row, self._leaf.grad, first, second, rate, int(self.counts[view]))
+        adam_step(row, self._leaf.grad, first, second, self.rate_at(step), self.counts[view])
         self._leaf = None
 
     def state_dict(self) -> dict[str, Any]:
         return {
             "rows": self.rows,
             "moments": list(self.moments),
-            "counts": self.counts,
+            "counts": torch.tensor(self.counts),
             "horizon": self.horizon,
         }
 
@@ -57,7 +61,7 @@ class PerView:
         device = self.rows.device
         self.rows = state["rows"].to(device)
         self.moments = (state["moments"][0].to(device), state["moments"][1].to(device))
-        self.counts = state["counts"]
+        self.counts = state["counts"].tolist()
         self.horizon = state["horizon"]
 
 
@@ -95,7 +99,14 @@ class Poses(PerView):
 
     def camera(self, view: int, camera: Camera) -> Camera:
         """The refined camera; its pose is differentiable."""
-        return moved(camera, self.leaf(view), self.extent)
+        return moved(camera, self.leaf(view).to(camera.world_to_camera.device), self.extent)
+
+    def fused(self, view: int, step: int) -> PoseStep:
+        """The view's next step, to be taken by the backend together with that of the scene; instead of `camera`
+        and `update`."""
+        self.counts[view] += 1
+        rate, count = self.rate_at(step), self.counts[view]
+        return PoseStep(self.rows, *self.moments, view, self.extent, rate, count, BETAS, EPS)
 
     @torch.no_grad()
     def refined(self, cameras: Sequence[Camera]) -> list[Camera]:

@@ -178,6 +178,8 @@ class _Run:
         if note:
             self.reporter.log(note)
         count = len(self.ctx.gaussians)
+        if self.trainer.way:
+            self.reporter.log(f"steps on the GPU: {self.trainer.way}")
         self.reporter.log(f"{count:,} Gaussians after {self.seconds:.0f} s of training: {scene}")
         return RunResult(self.folder.path, self.ctx.step, count, self.seconds, self.evaluation, scene)
 

@@ -173,7 +173,7 @@ def assemble(
         config.progressive_interval,
         device,
     )
-    count = len(dataset.train)
+    count, fits = len(dataset.train), getattr(backend, "fits_poses", False)
     trainer = Trainer(
         ctx,
         strategies,
@@ -181,7 +181,10 @@ def assemble(
         backend,
         deferred=getattr(backend, "deferred", None),
         exposure=Exposure(count, horizon, device) if config.exposure else None,
-        poses=Poses(count, horizon, dataset.extent, torch.device("cpu")) if config.poses else None,
+        # Where the backend does not fit them itself, it takes poses from the host.
+        poses=Poses(count, horizon, dataset.extent, device if fits else torch.device("cpu"))
+        if config.poses
+        else None,
         commands=commands,
     )
     trainer.end = config.steps

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Hashable, Sequence
 
     import torch
     from torch import Tensor
@@ -90,6 +90,19 @@ class Strategy:
         hooks before after_backward may be called again for a step that it does not.
         """
         return False
+
+    def numbers(self, ctx: Context) -> dict[str, float]:
+        """Numbers of this step for kernels: after_backward and after_step find them in ctx.numbers, on the device."""
+        return {}
+
+    def repeats(self, ctx: Context) -> Hashable | None:
+        """A key of what this step's hooks do, or None where no other step does the same.
+
+        Steps of equal keys launch the same kernels on the same tensors, whatever the camera and photograph, and
+        differ in ctx.numbers alone: the trainer may replay one as a graph without calling transform, features,
+        after_render, losses, after_backward and after_step. Asked only of steps that `runs_ahead` is true of.
+        """
+        return None
 
     def transform(self, gaussians: Gaussians, ctx: Context) -> Gaussians:
         """What is rendered, from what is stored. Obeys ctx.training; export bakes it."""

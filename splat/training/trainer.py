@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-import time
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -16,34 +15,38 @@ from splat.codecs.quantize.order import morton_order
 from splat.core import Camera, Gaussians, UsageError
 from splat.core.gaussians import PARAMETERS
 from splat.core.heads import Head
-from splat.link import Commands, Snapshot, Turns
+from splat.link import Commands
 from splat.raster import RenderOptions, RenderOutput
 from splat.training import guard
 from splat.training.ahead import Ahead
-from splat.training.byhand import ByHand
 from splat.training.context import MAIN, Context, Field
+from splat.training.gradients import require_grad, straight_through
 from splat.training.losses import photometric
 from splat.training.perview import Exposure, Poses
 from splat.training.readback import Readback
+from splat.training.replays import Captured, Replays
+from splat.training.steered import Steered
 from splat.training.strategy import Strategy
-from splat.training.views import Views
+from splat.training.views import View, Views
 
 PARAM_GRADS = "param_grads"
 
 
-class Trainer:
+@dataclass
+class _Drawn:
+    """A step after its backward pass."""
+
+    loss: Tensor
+    deferred: Any  # of the backend's fused step, or None
+    shown: Gaussians
+
+
+class Trainer(Steered):
     """Trains `ctx` on `views`; knows strategies only by their hooks.
 
     Attributes:
-        end: step at which `run` returns.
         loss, loss_view: of the last step, and the name of its view.
         observers: called with the trainer after every step.
-        idlers: called with the trainer again and again while it is paused.
-        commands: run between steps, with the trainer as their argument.
-        turns: of who draws between steps.
-        paused, stopping: obeyed between steps.
-        by_hand: what people take out of the scene.
-        revision: counts what commands did to the scene.
         save: writes a checkpoint; set by who keeps them.
     """
 
@@ -60,26 +63,17 @@ class Trainer:
         commands: Commands | None = None,
     ) -> None:
         """`deferred` makes what the backend's fused step needs; None where it has none."""
-        self.ctx = ctx
+        super().__init__(ctx, commands or Commands())
         self.strategies = list(strategies)
         self.views = views
         self.backend = backend
         self.exposure = exposure
         self.poses = poses
-        self.commands = commands or Commands()
-        self.turns = Turns()
-        self.end = ctx.steps
         self.loss = math.nan  # the latest that is known: on a GPU of some steps ago
         self.loss_view = ""
         self._losses: Readback[tuple[int, str]] = Readback()
         self.observers: list[Callable[[Trainer], None]] = []
-        self.idlers: list[Callable[[Trainer], None]] = []
-        self.paused = False
-        self.stopping = False
-        self.by_hand = ByHand(ctx.main)
-        self.revision = 0
         self.save: Callable[[], None] = lambda: None
-        self._pause_at: int | None = None
 
         ctx.on_edit = self._edited
         ctx.views = views
@@ -88,7 +82,8 @@ class Trainer:
             strategy.setup(ctx)
         asked = frozenset().union(*(s.needs for s in self.strategies))
         self._needs = asked - {PARAM_GRADS}
-        self._deferred = None if PARAM_GRADS in asked or poses is not None else deferred
+        fits = poses is None or getattr(backend, "fits_poses", False)
+        self._deferred = deferred if PARAM_GRADS not in asked and fits else None
         if ctx.optimizer.kind == "quantized" and not getattr(backend, "quantized_moments", False):
             self._deferred = None
         # What is shown has the gradients of what is stored: no transform, or none but straight-through ones.
@@ -96,10 +91,22 @@ class Trainer:
             s.straight_through or type(s).transform is Strategy.transform for s in self.strategies
         )
         self._ahead: Ahead | None = None
+        self._replays: Replays | None = None
         if self._deferred is not None and hasattr(backend, "guard"):
             self._ahead = Ahead(backend.guard(ctx.gaussians.device))
             self._deferred = partial(self._deferred, self._ahead.guard)
             ctx.guard = self._ahead.guard
+            self._replays = Replays(ctx, backend, ctx.guard)
+        self._set_precision()
+
+    def _set_precision(self) -> None:
+        """Harmonics in float16 where the moments are quantized and nothing but the backend's fused step needs them."""
+        g = self.ctx.gaussians
+        fused = self._deferred is not None and all(
+            type(s).transform is Strategy.transform and not s.draws_further for s in self.strategies
+        )
+        halves = fused and self.ctx.optimizer.kind == "quantized" and getattr(self.backend, "half_sh", False)
+        g.sh = g.sh.to(torch.float16 if halves else g.dtype)
 
     def run(self) -> None:
         """Step until `end`, or until a command or a signal sets `stopping`."""
@@ -119,46 +126,6 @@ class Trainer:
             self.turns.lend()
             if self._pause_at is not None and self.ctx.step >= self._pause_at:
                 self.pause()
-
-    def linger(self) -> bool:
-        """Obey commands after the end until one moves the end on (True) or asks to stop (False)."""
-        while True:
-            self.commands.drain(self)
-            if self.stopping or self.ctx.step < self.end:
-                return not self.stopping
-            self._idle()
-
-    def _idle(self) -> None:
-        for idler in self.idlers:
-            idler(self)
-        time.sleep(0.02)
-
-    def pause(self) -> None:
-        self.paused, self._pause_at = True, None
-
-    def resume(self) -> None:
-        self.paused, self._pause_at = False, None
-
-    def advance(self, steps: int) -> None:
-        """Train `steps` more, then pause."""
-        self.paused, self._pause_at = False, self.ctx.step + steps
-
-    def stop(self) -> None:
-        self.stopping = True
-
-    def remove(self, chosen: Tensor, of: Snapshot) -> None:
-        """Take the `chosen` ([N] bool) Gaussians of a snapshot out of the scene; see link.Controls."""
-        self.by_hand.remove(chosen, of)
-        self.revision += 1
-
-    def restore(self) -> None:
-        """Put back what the latest `remove` took; see link.Controls."""
-        self.by_hand.restore(self.ctx.cap - len(self.ctx.gaussians))
-        self.revision += 1
-
-    def extend(self, steps: int) -> None:
-        """Go on for `steps` more; past the planned horizon the rates stay at their final values."""
-        self.end += steps
 
     def step(self) -> None:
         """One training step.
@@ -190,6 +157,10 @@ class Trainer:
         ctx.optimizer.count = state["count"]
         ctx.generator.set_state(state["generator"])
         self.views.load_state_dict(state["views"])
+        if self.poses is not None:
+            self.poses.counts = state["poses"]
+        if self._replays is not None:
+            self._replays.forget()
         self._losses.forget(lambda label: label[0] > ctx.step)
         return True
 
@@ -201,38 +172,110 @@ class Trainer:
             "count": ctx.optimizer.count,
             "generator": ctx.generator.get_state(),
             "views": self.views.state_dict(),
+            "poses": None if self.poses is None else list(self.poses.counts),
         }
 
     def _advance(self) -> None:
         """A step, unless it turns out that one was refused: then the host is back before that one."""
-        ctx, stored = self.ctx, self.ctx.gaussians
+        ctx = self.ctx
         before = None if self._ahead is None else self._host_state()
         self._release()
-        fields = [ctx.main, *ctx.fields.values()]
         view = self.views.next(ctx.step)
+        self._look_at(view)
+        ctx.rates = ctx.optimizer.rates(ctx.step)
+        for strategy in self.strategies:
+            ctx.set_numbers(strategy.numbers(ctx))
+        graph = way = None
+        if self._replays is not None:
+            way = self._replays.next(self._kind(view), view)
+            graph = self._graph(view, way)
+        taken = self._take(view, way, before) if graph is None else self._replay(graph, view, before)
+        if not taken:
+            return
+        if self._replays is not None:
+            self._replays.took()
+        ctx.step += 1
+
+    def _look_at(self, view: View) -> None:
+        ctx = self.ctx
         ctx.view, ctx.camera, ctx.target, ctx.mask = view.index, view.camera, view.target, view.mask
         ctx.position, ctx.background = view.position, view.background
-        ctx.rates = ctx.optimizer.rates(ctx.step)
-        camera = view.camera if self.poses is None else self.poses.camera(view.position, view.camera)
 
-        for field in fields:
-            _require_grad(field, True)
+    def _take(self, view: View, way: Any, before: dict[str, Any] | None) -> bool:
+        """The step, kernel by kernel; False if it turned out that one was refused."""
+        drawn = self._draw(view, way, before)
+        if drawn is None or (self._ahead is not None and self._returned(wait=not self._steady())):
+            return False
+        self._publish(drawn.loss, view)
+        self._conclude(drawn, view)
+        return True
+
+    def _graph(self, view: View, way: Any) -> Captured | None:
+        """What to replay for this step, if that is how it is taken. Capturing it counts as no step."""
+        ctx, poses = self.ctx, self.poses
+        assert self._replays is not None
+        count, counts = ctx.optimizer.count, None if poses is None else list(poses.counts)
+        graph = self._replays.graph(way, view, partial(self._enqueue, way))
+        ctx.optimizer.count = count
+        if poses is not None and counts is not None:
+            poses.counts = counts
+        self._look_at(view)
+        return graph
+
+    def _replay(self, captured: Captured, view: View, before: dict[str, Any] | None) -> bool:
+        """The step as a replay; False if it turned out that one was refused."""
+        ctx, poses = self.ctx, self.poses
+        assert self._ahead is not None
+        assert before is not None
+        self._ahead.begin(before)
+        captured.show(view)
+        fitted = None if poses is None else poses.fused(view.position, ctx.step)
+        self._optimise(captured.graph.deferred(view.camera, fitted), ctx.gaussians, view.position)
+        captured.graph.replay()
+        loss, ctx.output = captured.result
+        if self._returned(wait=False):
+            return False
+        self._publish(loss, view)
+        return True
+
+    def _enqueue(self, way: Any, view: View) -> tuple[Tensor, RenderOutput]:
+        """All that a steady step does on the device, on a view whose tensors keep their places."""
+        self._look_at(view)
+        drawn = self._draw(view, way, None)
+        assert drawn is not None
+        self._conclude(drawn, view)
+        return drawn.loss, self.ctx.output
+
+    def _draw(self, view: View, way: Any, before: dict[str, Any] | None) -> _Drawn | None:
+        """To the end of the backward pass. None: an earlier step was refused. Without `before` nothing is asked or
+        remembered of that."""
+        ctx, stored = self.ctx, self.ctx.gaussians
+        for field in self._fields():
+            require_grad(field, True)
         with torch.set_grad_enabled(not self._straight):
             shown = self._transformed(stored)
         ctx.further = [further for s in self.strategies for further in s.renders(ctx)]
         options = self._options(shown, view.background)
-        if self._deferred is not None and self._straight and not ctx.further:
+        camera = view.camera
+        fused = self._deferred is not None and self._straight and not ctx.further
+        if fused:
+            assert self._deferred is not None
             options.deferred = self._deferred()
             for name in PARAMETERS:
                 getattr(stored, name).requires_grad_(False)
-            if self._ahead is not None:
-                assert before is not None
+            if way is not None:
+                options.deferred.backward = way.backward
+            if self.poses is not None:
+                options.deferred.poses = self.poses.fused(view.position, ctx.step)
+            if self._ahead is not None and before is not None:
                 self._ahead.begin(before)
         else:
             if self._ahead is not None and self._ahead.pending and self._returned(wait=True):
-                return
+                return None
             if self._straight and shown is not stored:
-                shown = _straight_through(stored, shown)
+                shown = straight_through(stored, shown)
+            if self.poses is not None:
+                camera = self.poses.camera(view.position, camera)
 
         drawn = self.backend.render(shown, camera, options)
         ctx.output = self._finished(drawn)
@@ -251,26 +294,49 @@ class Trainer:
             for value in strategy.losses(ctx).values():
                 loss = loss + value
         loss.backward()
-        if self._ahead is not None and self._returned(wait=not self._steady()):
-            return
-        self._losses.send((ctx.step + 1, view.camera.name), loss)
-        for (step, name), known in self._losses.received():
-            self.loss, self.loss_view = known, name
-            if not math.isfinite(known):
-                guard.report(fields, step, ctx.step + 1, f"the loss of view {name!r} is {known}")
         if ctx.output is not drawn:
             ctx.output.means2d_grad, ctx.output.means2d_absgrad = drawn.means2d_grad, drawn.means2d_absgrad
+        return _Drawn(loss, options.deferred, shown)
+
+    def _conclude(self, drawn: _Drawn, view: View) -> None:
+        """From the gradients to the next scene."""
+        ctx = self.ctx
         for strategy in self.strategies:
             strategy.after_backward(ctx)
-        self._optimise(options.deferred, shown, view.position)
-        for field in fields:
-            _require_grad(field, False)
+        self._optimise(drawn.deferred, drawn.shown, view.position)
+        for field in self._fields():
+            require_grad(field, False)
         with torch.no_grad():
             for strategy in self.strategies:
                 strategy.after_step(ctx)
             if self._reorders():
                 ctx.edits.permute(morton_order(ctx.gaussians.means))
-        ctx.step += 1
+
+    def _publish(self, loss: Tensor, view: View) -> None:
+        """Send for the loss of this step, and take what has arrived of earlier ones."""
+        ctx = self.ctx
+        self._losses.send((ctx.step + 1, view.camera.name), loss)
+        for (step, name), known in self._losses.received():
+            self.loss, self.loss_view = known, name
+            if not math.isfinite(known):
+                guard.report(self._fields(), step, ctx.step + 1, f"the loss of view {name!r} is {known}")
+
+    def _fields(self) -> list[Field]:
+        return [self.ctx.main, *self.ctx.fields.values()]
+
+    def _kind(self, view: View) -> Hashable | None:
+        """Steps of equal kinds do the same on the device, but for what is sent to it before; None: like no other."""
+        ctx = self.ctx
+        if not (self._straight and self._steady()):
+            return None
+        keys = tuple(strategy.repeats(ctx) for strategy in self.strategies)
+        if any(key is None for key in keys) or any(s.draws_further for s in self.strategies):
+            return None
+        held = [value for _, value in ctx.gaussians.named_tensors()] + list(ctx.edits.state.values())
+        held += [moment for moments in ctx.optimizer.moments.values() for moment in moments]
+        places = tuple(tensor.data_ptr() for tensor in held)
+        size = (len(ctx.gaussians), view.camera.width, view.camera.height, view.mask is not None)
+        return size, self.sh_degree, keys, places
 
     def _reorders(self) -> bool:
         """Whether the Gaussians are put in order after this step."""
@@ -294,6 +360,11 @@ class Trainer:
             further.output = None
 
     @property
+    def way(self) -> str:
+        """How steps are taken on a GPU, in words; empty where there is but one way."""
+        return "" if self._replays is None else self._replays.choice
+
+    @property
     def sh_degree(self) -> int:
         """Degree of the harmonics in use at the current step."""
         return self.ctx.sh_degree
@@ -304,7 +375,8 @@ class Trainer:
         self.settle()
         self.ctx.training = False
         try:
-            return self._transformed(self.ctx.gaussians).detach()
+            g = self._transformed(self.ctx.gaussians).detach()
+            return replace(g, sh=g.sh.to(g.dtype))
         finally:
             self.ctx.training = True
 
@@ -354,6 +426,7 @@ class Trainer:
         for part, name in ((self.exposure, "exposure"), (self.poses, "poses")):
             if part is not None and state[name] is not None:
                 part.load_state_dict(state[name])
+        self._set_precision()
 
     def _optimise(self, deferred: Any, shown: Gaussians, position: int) -> None:
         ctx = self.ctx
@@ -396,28 +469,3 @@ class Trainer:
     def _edited(self, edit: Any) -> None:
         for strategy in self.strategies:
             strategy.edited(edit, self.ctx)
-
-
-def _straight_through(stored: Gaussians, shown: Gaussians) -> Gaussians:
-    """The values of `shown`, whose gradients go to `stored` as they are."""
-    passed = {
-        name: _StraightThrough.apply(getattr(stored, name), getattr(shown, name)) for name in PARAMETERS
-    }
-    return replace(shown, **passed)
-
-
-class _StraightThrough(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, stored: Tensor, shown: Tensor) -> Tensor:
-        return shown.detach().clone()
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Any) -> Any:
-        return gradients[0], None
-
-
-def _require_grad(field: Field, flag: bool) -> None:
-    """Make leaves of what the field optimises, or ordinary tensors without gradients again."""
-    for _, value in field.optimizer.trained():
-        value.grad = None
-        value.requires_grad_(flag)

@@ -37,6 +37,8 @@ HOOKS = {
     "after_backward": ["ctx"],
     "after_step": ["ctx"],
     "runs_ahead": ["ctx"],
+    "numbers": ["ctx"],
+    "repeats": ["ctx"],
     "edited": ["edit", "ctx"],
     "panel": ["ctx"],
     "export": ["ctx"],

@@ -19,6 +19,7 @@ from splat.raster import RenderOptions, registry, render
 from splat.raster.api import NEEDS
 from splat.raster.native import Deferred
 from splat.training import gpu
+from splat.training import moments as quantized
 
 DEVICES = {"emulated": "cpu", "cpu": "cpu", "cuda": "cuda"}
 
@@ -239,6 +240,50 @@ class TestDeferred:
             assert difference.median() <= 1e-3 * rate, name
             assert torch.quantile(difference.flatten(), 0.99) <= 1e-2 * rate, name
             assert not torch.equal(value, getattr(start, name))
+
+    def test_harmonics_in_halves(self, backend: str) -> None:
+        """They are drawn as what they are in float32, and stepped like those but for the rounding, at random.
+
+        A rate of 2^-9 beside values in [0.5, 1), whose unit is 2^-11 as a half, is four units a step; the last rate
+        is a quarter of one.
+        """
+        start = ordinary(200, 16)
+        start.sh = (
+            (0.5 + 0.49 * torch.rand(start.sh.shape, generator=torch.Generator().manual_seed(7)))
+            .half()
+            .float()
+        )
+        start.sh[0, 0] = torch.tensor([-6e-5, 6e-8, 0.0])  # below the normal range
+        start.means[::5, 2] -= 50
+        drawer: Any = registry.backend(backend, on(backend, start).device)
+        for rate in (0.0, 2.0**-9, 2.0**-13):
+            moved = {}
+            for dtype in (torch.float16, torch.float32):
+                scene = on(backend, start).clone()
+                scene.sh = scene.sh.to(dtype)
+                before = scene.sh.float().clone()
+                moments = {
+                    name: quantized.zeros(name, t.float(), "quantized") for name, t in scene.named_tensors()
+                }
+                rates = dict.fromkeys(self.RATES, 0.0) | {"sh0": rate, "shN": rate}
+                options = RenderOptions(deferred=Deferred(), backend=backend)
+                image = drawer.render(scene, camera(), options).image
+                image.sum().backward()
+                options.deferred.step(scene, moments, rates, step=1)
+                assert scene.sh.dtype == dtype
+                moved[dtype] = (image.detach(), scene.sh.float() - before)
+            (image, halves), (expected, full) = moved[torch.float16], moved[torch.float32]
+            assert torch.equal(image, expected)
+            if rate == 0:
+                assert not halves.any()
+                continue
+            off = (halves - full)[1:]
+            assert off.abs().max() < 2.0**-11
+            seen = full[1:] != 0
+            assert seen.double().mean() > 0.2
+            # Each is rounded up or down by itself: the mean of n is off by a unit / sqrt(n) once in 10^9 at most, as
+            # half a unit is the most that one deviates.
+            assert abs(float(off[seen].double().mean())) <= 3.3 * 2.0**-11 / float(seen.sum()) ** 0.5
 
     def test_without_a_backward_the_gradients_are_zero(self, backend: str) -> None:
         scene, deferred = on(backend, ordinary(50)), Deferred()

@@ -26,7 +26,9 @@ def test_noise_alone_moves_the_means_alone():
     before, rate = rows(ctx), ctx.rates["means"]
     assert rate == pytest.approx(2.0 * 1.6e-4, rel=0.01)
     eta = torch.randn(60, 3, generator=torch.Generator().manual_seed(1))
-    Mcmc(McmcConfig()).after_step(ctx)
+    strategy = Mcmc(McmcConfig())
+    ctx.set_numbers(strategy.numbers(ctx))
+    strategy.after_step(ctx)
     expected = before["means"].double()
     others = [before[name].double() for name in ("quats", "log_scales", "logit_opacities")]
     kernels_reference.add_noise_(expected, *others, eta.double(), 5e5 * rate)
@@ -53,7 +55,9 @@ def test_schedule():
         g.logit_opacities[0] = -4.5
         ctx = at_step(context(g, steps=3000), taken - 1)
         before = ctx.gaussians.means.clone()
-        Mcmc(McmcConfig()).after_step(ctx)
+        strategy = Mcmc(McmcConfig())
+        ctx.set_numbers(strategy.numbers(ctx))
+        strategy.after_step(ctx)
         if len(ctx.gaussians) != 20:
             refined.append(taken)
         assert not torch.equal(ctx.gaussians.means[:20], before)
@@ -173,7 +177,9 @@ def test_generator_decides_alone():
     for seed in (1, 1, 2):
         torch.manual_seed(len(results))
         ctx = at_step(with_dead(seed=seed), 599)
-        Mcmc(McmcConfig()).after_step(ctx)
+        strategy = Mcmc(McmcConfig())
+        ctx.set_numbers(strategy.numbers(ctx))
+        strategy.after_step(ctx)
         results.append(rows(ctx))
     assert all(torch.equal(value, results[1][name]) for name, value in results[0].items())
     assert not torch.equal(results[0]["means"], results[2]["means"])

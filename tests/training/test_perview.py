@@ -48,7 +48,7 @@ def test_only_the_row_that_was_seen_moves() -> None:
     poses.update(1, 0)
     assert (poses.rows[1] != 0).any()
     assert (poses.rows[[0, 2]] == 0).all()
-    assert poses.counts.tolist() == [0, 1, 0]
+    assert poses.counts == [0, 1, 0]
 
 
 def test_the_mean_exposure_stays_the_identity() -> None:

@@ -89,9 +89,10 @@ def on_kernels(emulated: None, monkeypatch: pytest.MonkeyPatch) -> Callable[[], 
     return patched
 
 
-@pytest.mark.parametrize("density", ["mcmc", "default"])
+@pytest.mark.parametrize(("density", "poses"), [("mcmc", False), ("default", False), ("mcmc", True)])
 def test_emulated_training_follows_the_cpu(
     density: str,
+    poses: bool,
     start: Callable[..., Session],
     on_kernels: Callable[[], Any],
     monkeypatch: pytest.MonkeyPatch,
@@ -113,15 +114,21 @@ def test_emulated_training_follows_the_cpu(
         assert session.trainer.ctx.optimizer.count == 6
         g = session.trainer.ctx.gaussians
         values = {name: getattr(g, name) for name in PARAMETERS}
+        if session.trainer.poses is not None:
+            values["poses"] = session.trainer.poses.rows
         return {name: value.clone() for name, value in (values | session.trainer.ctx.edits.state).items()}
 
     def session(backend: str) -> Session:
-        made = start([*build([density]), Swell()], backend=backend)
+        made = start([*build([density]), Swell()], backend=backend, poses=poses)
         g = made.trainer.ctx.gaussians
         g.log_scales += 0.4 * torch.randn(g.log_scales.shape, generator=torch.Generator().manual_seed(1))
+        if made.trainer.poses is not None:
+            rows = made.trainer.poses.rows
+            rows += 0.05 * torch.randn(rows.shape, generator=torch.Generator().manual_seed(2))
         return made
 
-    before = {name: getattr(session("cpu").trainer.ctx.gaussians, name).clone() for name in PARAMETERS}
+    untouched = session("cpu").trainer
+    before = {name: getattr(untouched.ctx.gaussians, name).clone() for name in PARAMETERS}
     expected = trained(session("cpu"))
 
     on_gpu, resumed = session("emulated"), []
@@ -139,6 +146,8 @@ def test_emulated_training_follows_the_cpu(
     assert set(got) == set(expected)
     for name, value in expected.items():
         moved = value - before[name].repeat(2, *[1] * (value.dim() - 1)) if name in before else value
+        if name == "poses":
+            moved = value - untouched.poses.rows
         moved = moved.abs().max()
         off = (got[name] - value).abs()
         assert moved > 0

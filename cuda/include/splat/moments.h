@@ -1,4 +1,4 @@
-// Optimizer moments in 16 and 8 bits.
+// Optimizer moments in 16 and 8 bits, and harmonics in 16.
 //
 // Of means, quaternions, scales and opacities both moments are bfloat16. Those of one Gaussian's harmonics are
 // bytes over a scale of their own, after Dettmers et al. 2022, "8-bit Optimizers via Block-wise Quantization": a
@@ -48,6 +48,20 @@ SPLAT_HD uint16_t to_bfloat16(float value, uint32_t random) {
     return static_cast<uint16_t>((bits_of(value) + (random & 0xffffu)) >> 16);
 }
 SPLAT_HD float from_bfloat16(uint16_t value) { return float_of(static_cast<uint32_t>(value) << 16); }
+
+// IEEE half precision, rounded at random too. Multiplied by 2^-112 a float has a half's exponent, and a half below
+// the normal range becomes a float below its own.
+SPLAT_HD uint16_t to_half(float value, uint32_t random) {
+    const uint32_t sign = bits_of(value) >> 16 & 0x8000u;
+    if (value != value) return static_cast<uint16_t>(sign | 0x7e00u);
+    const uint32_t size = (bits_of(abs(value) * 1.925929944387236e-34f) + (random & 0x1fffu)) >> 13;
+    return static_cast<uint16_t>(sign | (size < 0x7bffu ? size : 0x7bffu));
+}
+SPLAT_HD float from_half(uint16_t value) {
+    const uint32_t sign = static_cast<uint32_t>(value & 0x8000u) << 16;
+    if ((value & 0x7c00u) == 0x7c00u) return float_of(sign | 0x7f800000u | (value & 0x3ffu) << 13);
+    return float_of(sign | static_cast<uint32_t>(value & 0x7fffu) << 13) * 5.192296858534828e33f;
+}
 
 // A number x in [0, kCodeMost] in eight binades of kMantissa bits: x + 2^-7, whose exponent is -7 to 0. Zero is
 // exact, and below 2^-7 the steps are equal.
@@ -99,6 +113,7 @@ struct Moments {
     void* first[5];   // means, quats, log_scales, logit_opacities: float or bfloat16; sh: float or bytes
     void* second[5];
     float* sh_scales;  // [N, 2] of the first and of the root of the second moment; null: all are float32
+    bool half_sh;      // whether the harmonics themselves are halves; not where all moments are float32
 };
 
 }  // namespace splat

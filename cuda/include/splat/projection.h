@@ -23,17 +23,23 @@ struct View {
     int width, height;
 };
 
+// The camera's position in the world, from its pose.
+SPLAT_HD void place_view(View& view) {
+    for (int j = 0; j < 3; ++j) {
+        double sum = 0;
+        for (int i = 0; i < 3; ++i)
+            sum -= static_cast<double>(view.rotation[3 * i + j]) * static_cast<double>(view.translation[i]);
+        view.position[j] = static_cast<float>(sum);
+    }
+}
+
 inline View make_view(const float* world_to_camera, float fx, float fy, float cx, float cy, int width, int height) {
     View view{};
     for (int i = 0; i < 3; ++i) {
         for (int j = 0; j < 3; ++j) view.rotation[3 * i + j] = world_to_camera[4 * i + j];
         view.translation[i] = world_to_camera[4 * i + 3];
     }
-    for (int j = 0; j < 3; ++j) {
-        double sum = 0;
-        for (int i = 0; i < 3; ++i) sum -= double(view.rotation[3 * i + j]) * double(view.translation[i]);
-        view.position[j] = static_cast<float>(sum);
-    }
+    place_view(view);
     view.fx = fx, view.fy = fy, view.cx = cx, view.cy = cy;
     view.width = width, view.height = height;
     const float margin_x = kFrustumMargin * width / (2 * fx), margin_y = kFrustumMargin * height / (2 * fy);

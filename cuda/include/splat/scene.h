@@ -13,11 +13,12 @@ struct SceneArrays {
     const float* quats;            // [N, 4]
     const float* log_scales;       // [N, 3]
     const float* logit_opacities;  // [N]
-    const float* sh;               // [N, K, 3]
+    const float* sh;               // [N, K, 3]; or, on a GPU, of half precision
     int64_t count;                 // N
     int coefficients;              // K
     int degree;                    // of the harmonics that are used
     bool antialiased;
+    bool half_sh = false;
 };
 
 // Rows of gradients per Gaussian, or per (Gaussian, tile) before they are added up.

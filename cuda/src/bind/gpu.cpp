@@ -48,7 +48,20 @@ NB_MODULE(_emulated, m) {
             return d;
         },
         "Kernels launched, memory filled, waits of the host, messages to it, since the module was loaded.");
-    m.def("seed", &splat::emulate::seed, "value"_a, "Seed of the order in which threads and blocks run.");
+    using splat::emulate::Graph;
+    nb::class_<Graph>(m, "Graph", "Work of this module, recorded with the values of its arguments.")
+        .def(nb::init<>())
+        .def("__len__", [](const Graph& g) { return g.work.size(); })
+        .def("capture", [](Graph& g) { splat::emulate::recording() = &g; }, "From now on work is recorded, not done.")
+        .def_static("end_capture", [] { splat::emulate::recording() = nullptr; })
+        .def(
+            "replay",
+            [](const Graph& g, size_t begin, size_t end) {
+                for (size_t i = begin; i < end; ++i) g.work.at(i)();
+            },
+            "begin"_a, "end"_a, "Does a part of it.");
+    m.def("seed", &splat::emulate::seed, "value"_a, "every_launch"_a = false,
+          "Seed of the order in which threads and blocks run; or of that in every launch.");
     m.def(
         "selftest",
         [](const std::string& which, splat::bind::Address values, splat::bind::Address out, int64_t blocks) {

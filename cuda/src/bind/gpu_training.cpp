@@ -43,11 +43,11 @@ void photometric_gradient(Address image, Address target, Address mask, int heigh
         pointer<const float>(factor), pointer<float>(gradient), stream_of(stream));
 }
 
-void mcmc_noise(Address means, Address quats, Address log_scales, Address logit_opacities, Address eta, float gain,
+void mcmc_noise(Address means, Address quats, Address log_scales, Address logit_opacities, Address eta, Address gain,
                 int64_t count, Address record, int device, uintptr_t stream) {
     const gpu::DeviceGuard guard(device);
     gpu::mcmc_noise(pointer<float>(means), pointer<const float>(quats), pointer<const float>(log_scales),
-                    pointer<const float>(logit_opacities), pointer<const float>(eta), gain, count,
+                    pointer<const float>(logit_opacities), pointer<const float>(eta), pointer<const float>(gain), count,
                     pointer<const gpu::Record>(record), stream_of(stream));
 }
 
@@ -84,7 +84,7 @@ void gpu_training(nb::module_& m) {
           "ssim_weight"_a, "derivatives"_a, "inverse"_a, "factor"_a, "gradient"_a, "device"_a, "stream"_a,
           "gradient [H, W, 3] = factor [1] times that of the loss.");
     m.def("mcmc_noise", &mcmc_noise, "means"_a, "quats"_a, "log_scales"_a, "logit_opacities"_a, "eta"_a, "gain"_a,
-          "count"_a, "record"_a, "device"_a, "stream"_a, "means += gain sigmoid(100 (0.005 - opacity)) covariance eta, in place.");
+          "count"_a, "record"_a, "device"_a, "stream"_a, "means += gain [1] sigmoid(100 (0.005 - opacity)) covariance eta, in place.");
     m.def("mcmc_relocation", &mcmc_relocation, "opacities"_a, "counts"_a, "new_opacities"_a, "scale_factors"_a,
           "count"_a, "device"_a, "stream"_a,
           "What each of counts[i] copies of a Gaussian of opacities[i] must be to look like the one.");

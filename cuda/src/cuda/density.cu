@@ -10,11 +10,11 @@ constexpr int kThreads = 256;
 
 __global__ void __launch_bounds__(kThreads)
     noise_kernel(float* means, const float* quats, const float* log_scales, const float* logit_opacities,
-                 const float* eta, float gain, int64_t count, const Record* record) {
+                 const float* eta, const float* gain, int64_t count, const Record* record) {
     const int64_t i = thread_index();
     if (i >= count || (record && record->refused)) return;
     float moved[3];
-    splat::mcmc_noise(quats + 4 * i, log_scales + 3 * i, logit_opacities[i], eta + 3 * i, gain, moved);
+    splat::mcmc_noise(quats + 4 * i, log_scales + 3 * i, logit_opacities[i], eta + 3 * i, *gain, moved);
     for (int c = 0; c < 3; ++c) means[3 * i + c] += moved[c];
 }
 
@@ -43,7 +43,7 @@ int64_t blocks_for(int64_t count) { return divide_up(count, kThreads); }
 }  // namespace
 
 void mcmc_noise(float* means, const float* quats, const float* log_scales, const float* logit_opacities,
-                const float* eta, float gain, int64_t count, const Record* record, Stream stream) {
+                const float* eta, const float* gain, int64_t count, const Record* record, Stream stream) {
     launch("mcmc_noise", noise_kernel, blocks_for(count), kThreads, stream, means, quats, log_scales,
            logit_opacities, eta, gain, count, record);
 }

@@ -8,9 +8,9 @@
 
 namespace splat::gpu {
 
-// means [N, 3] += noise, of quats [N, 4], log_scales [N, 3], logit_opacities [N] and eta [N, 3].
+// means [N, 3] += noise, of quats [N, 4], log_scales [N, 3], logit_opacities [N], eta [N, 3] and gain [1].
 void mcmc_noise(float* means, const float* quats, const float* log_scales, const float* logit_opacities,
-                const float* eta, float gain, int64_t count, const Record* record, Stream stream);
+                const float* eta, const float* gain, int64_t count, const Record* record, Stream stream);
 
 // What each of counts[i] copies of a Gaussian of opacities[i] must be to look like the one: [N] each.
 void mcmc_relocation(const float* opacities, const int32_t* counts, float* new_opacities, float* scale_factors,

@@ -59,17 +59,27 @@ using Stream = void*;
 template <class... Expected, class... Given>
 void launch(const char* name, void (*kernel)(Expected...), int64_t blocks, int threads, Stream, Given... given) {
     check_blocks(name, blocks);
-    if (blocks > 0) emulate::run(name, blocks, threads, [&] { kernel(static_cast<Expected>(given)...); });
+    if (blocks <= 0) return;
+    emulate::enqueue([=] { emulate::run(name, blocks, threads, [&] { kernel(static_cast<Expected>(given)...); }); });
 }
-// Launches of a library that has no emulation, for those who count.
-inline void count_launches(int number) { emulate::tally().launches += number; }
+// What a library that has no emulation does in a number of launches, for those who count.
+template <class Work>
+void launch_library(int launches, Work work) {
+    emulate::enqueue([=] {
+        emulate::tally().launches += launches;
+        work();
+    });
+}
 
 inline void set_bytes(void* to, int byte, size_t bytes, Stream) {
-    ++emulate::tally().fills;
-    std::memset(to, byte, bytes);
+    emulate::enqueue([=] {
+        ++emulate::tally().fills;
+        std::memset(to, byte, bytes);
+    });
 }
 // Waits for the stream.
 inline void copy_to_host(void* to, const void* from, size_t bytes, Stream) {
+    emulate::forbid_capture("a wait for the stream");
     ++emulate::tally().waits;
     std::memcpy(to, from, bytes);
 }
@@ -85,6 +95,7 @@ template <class T>
 class Mailbox {
 public:
     void send(const T* device, Stream) {
+        emulate::forbid_capture("a message to the host");
         if (asked_ >= 0) return;
         ++emulate::tally().messages;
         value_ = *device, asked_ = 0;
@@ -106,8 +117,6 @@ private:
 #else
 
 using Stream = cudaStream_t;
-
-inline void count_launches(int) {}
 
 inline void check(cudaError_t status, const char* what) {
     if (status == cudaSuccess) return;

@@ -20,6 +20,23 @@ SPLAT_DEVICE Raw<float> load_raw(const SceneArrays& scene, int64_t i) {
 // The first kCoefficients, times 3 channels: sh[3 k + channel].
 template <int kCoefficients>
 SPLAT_DEVICE void load_sh(const SceneArrays& scene, int64_t i, float (&sh)[3 * kCoefficients]) {
+    if (scene.half_sh) {
+        const uint16_t* row = reinterpret_cast<const uint16_t*>(scene.sh) + i * 3 * scene.coefficients;
+        if constexpr (kCoefficients % 4 == 0) {
+            if ((reinterpret_cast<uintptr_t>(row) & 7) == 0) {
+#pragma unroll
+                for (int k = 0; k < 3 * kCoefficients / 4; ++k) {
+                    const Half4 four = reinterpret_cast<const Half4*>(row)[k];
+#pragma unroll
+                    for (int j = 0; j < 4; ++j) sh[4 * k + j] = from_half(four.at[j]);
+                }
+                return;
+            }
+        }
+#pragma unroll
+        for (int k = 0; k < 3 * kCoefficients; ++k) sh[k] = from_half(row[k]);
+        return;
+    }
     const float* row = scene.sh + i * 3 * scene.coefficients;
     if constexpr (kCoefficients % 4 == 0) {
         if ((reinterpret_cast<uintptr_t>(row) & 15) == 0) {

@@ -9,7 +9,13 @@ namespace {
 
 constexpr int kThreads = 256;
 
-__global__ void set_frame_kernel(Frame frame, Frame* to) { *to = frame; }
+__global__ void set_view_kernel(View view, Frame* to) { to->base = view, to->view = view; }
+
+__global__ void set_rates_kernel(FusedRates fused, PoseRates pose, Frame* to) { to->fused = fused, to->pose = pose; }
+
+__global__ void refine_view_kernel(const float* rows, Frame* frame) {
+    frame->view = moved_view(frame->base, rows + 6 * static_cast<int64_t>(frame->pose.view), frame->pose.extent);
+}
 
 // The number of tiles that the Gaussian touches, and its splat if that is not zero.
 template <int kDegree>
@@ -76,8 +82,16 @@ __global__ void __launch_bounds__(kThreads) project_kernel(Project a) {
 
 }  // namespace
 
-void set_frame(const Frame& frame, Frame* to, Stream stream) {
-    launch("set_frame", set_frame_kernel, 1, 1, stream, frame, to);
+void set_view(const View& view, Frame* to, Stream stream) {
+    launch("set_view", set_view_kernel, 1, 1, stream, view, to);
+}
+
+void set_rates(const FusedRates& fused, const PoseRates& pose, Frame* to, Stream stream) {
+    launch("set_rates", set_rates_kernel, 1, 1, stream, fused, pose, to);
+}
+
+void refine_view(const float* rows, Frame* frame, Stream stream) {
+    launch("refine_view", refine_view_kernel, 1, 1, stream, rows, frame);
 }
 
 int64_t project_blocks(int64_t count) { return divide_up(count, kThreads); }

@@ -14,6 +14,8 @@ namespace {
 constexpr int kThreads = 128;
 constexpr int kPose = 15;
 constexpr float kUnscale = 1 / kWhitenScale;
+// Arrays that are rounded at random: the five, and the harmonics' own values.
+constexpr uint32_t kShValues = 5;
 
 // Everything but the harmonics, and what makes theirs.
 template <int kDegree>
@@ -110,6 +112,7 @@ struct QuantizedUpdate {
         uint8_t* second = static_cast<uint8_t*>(moments.second[4]) + i * width;
         float* scales = moments.sh_scales + 2 * i;
         float* value = values[4] + i * width;
+        uint16_t* half = reinterpret_cast<uint16_t*>(values[4]) + i * width;  // if they are halves
         const float first_scale = scales[0], second_scale = scales[1];
         float m[kEach], v[kEach], most_first = 0, most_second = 0;
 #pragma unroll
@@ -118,7 +121,12 @@ struct QuantizedUpdate {
             if (e >= width) continue;
             m[k] = from_first(first[e], first_scale), v[k] = from_second(second[e], second_scale);
             const AdamRates& rates = e < 3 ? step.sh0 : step.sh_rest;
-            adam_update(rates, rates.step_size, gradient(e), value[e], m[k], v[k]);
+            float now = moments.half_sh ? from_half(half[e]) : value[e];
+            adam_update(rates, rates.step_size, gradient(e), now, m[k], v[k]);
+            if (moments.half_sh)
+                half[e] = to_half(now, random_bits(step.step, kShValues, static_cast<uint64_t>(i) * width + e));
+            else
+                value[e] = now;
             most_first = max(most_first, abs(m[k])), most_second = max(most_second, v[k]);
         }
         if (still) {
@@ -233,18 +241,35 @@ __global__ void centre_gradients_kernel(const Splat* splats, const uint32_t* spl
     }
 }
 
-// The centre of projection is -R^T t.
-__global__ void finish_pose_kernel(const Frame* frame, const double* pose, float* v_pose) {
-    const View& view = frame->view;
-    const int i = static_cast<int>(threadIdx.x);
-    if (i >= 12) return;
+// Element i of the gradient by the pose. The centre of projection is -R^T t.
+SPLAT_DEVICE float pose_gradient(const View& view, const double* pose, int i) {
     const double* v_position = pose + 12;
     double value = pose[i];
     if (i < 9)
         value -= static_cast<double>(view.translation[i / 3]) * v_position[i % 3];
     else
         for (int k = 0; k < 3; ++k) value -= static_cast<double>(view.rotation[3 * (i - 9) + k]) * v_position[k];
-    v_pose[i] = static_cast<float>(value);
+    return static_cast<float>(value);
+}
+
+__global__ void finish_pose_kernel(const Frame* frame, const double* pose, float* v_pose) {
+    const int i = static_cast<int>(threadIdx.x);
+    if (i < 12) v_pose[i] = pose_gradient(frame->view, pose, i);
+}
+
+__global__ void step_pose_kernel(const Frame* frame, const double* pose, PoseArrays poses, const Record* record) {
+    const int i = static_cast<int>(threadIdx.x);
+    if (i >= 6 || (record && record->refused)) return;
+    const PoseRates& rates = frame->pose;
+    const int64_t row = 6 * static_cast<int64_t>(rates.view);
+    float v_pose[12], xi[6];
+    for (int k = 0; k < 12; ++k) v_pose[k] = pose_gradient(frame->view, pose, k);
+    for (int k = 0; k < 6; ++k) xi[k] = poses.rows[row + k];
+    __syncwarp(0x3fu);  // all have read the row
+    const float gradient = motion_gradient(frame->base, xi, rates.extent, i, v_pose);
+    float value = poses.rows[row + i], first = poses.first[row + i], second = poses.second[row + i];
+    adam_update(rates.adam, rates.adam.step_size, gradient, value, first, second);
+    poses.rows[row + i] = value, poses.first[row + i] = first, poses.second[row + i] = second;
 }
 
 }  // namespace
@@ -269,8 +294,10 @@ void fused_step_with(const ProjectBackward& a, float* const values[5], const Mom
     for (int k = 0; k < 5; ++k) apply.values[k] = values[k];
     apply.moments = moments;
     with_degree(a.scene.degree, [&](auto degree) {
-        launch("fused_step", project_backward_kernel<degree.value, false, Apply>, divide_up(a.scene.count, kThreads),
-               kThreads, stream, a, record, apply);
+        constexpr int kDegree = degree.value;
+        launch("fused_step",
+               a.pose ? project_backward_kernel<kDegree, true, Apply> : project_backward_kernel<kDegree, false, Apply>,
+               divide_up(a.scene.count, kThreads), kThreads, stream, a, record, apply);
     });
 }
 
@@ -288,6 +315,10 @@ void centre_gradients(const Splat* splats, const uint32_t* splat_of, const float
                       float* absolute, Stream stream) {
     launch("centre_gradients", centre_gradients_kernel, divide_up(n, kThreads), kThreads, stream, splats, splat_of,
            rows, n, means2d, absolute);
+}
+
+void step_pose(const Frame* frame, const double* sums, const PoseArrays& poses, const Record* record, Stream stream) {
+    launch("step_pose", step_pose_kernel, 1, kWarp, stream, frame, sums, poses, record);
 }
 
 void finish_pose(const Frame* frame, const double* pose, float* v_pose, Stream stream) {

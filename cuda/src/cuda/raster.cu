@@ -23,9 +23,19 @@ void Raster::reserve(int64_t splats, int64_t instances) {
     if (instances > capacity_) capacity_ = instances + instances / 4 + 16;
 }
 
-void Raster::set_frame(const View& view, const FusedRates& rates, Stream stream) {
-    gpu::set_frame({view, rates}, memory<Frame>(kFrame, 1), stream);
+void Raster::release(Slot slot) {
+    if (!size_[slot]) return;
+    allocate_(slot, 0);
+    address_[slot] = nullptr, size_[slot] = 0;
 }
+
+void Raster::set_view(const View& view, Stream stream) { gpu::set_view(view, memory<Frame>(kFrame, 1), stream); }
+
+void Raster::set_rates(const FusedRates& fused, const PoseRates& pose, Stream stream) {
+    gpu::set_rates(fused, pose, memory<Frame>(kFrame, 1), stream);
+}
+
+void Raster::refine_view(const float* rows, Stream stream) { gpu::refine_view(rows, kept<Frame>(kFrame), stream); }
 
 void Raster::project(const SceneArrays& scene, int32_t* radii, Stream stream) {
     const int64_t blocks = project_blocks(scene.count);
@@ -80,12 +90,12 @@ void Raster::bin(int64_t splats, int64_t instances, Guard* guard, Stream stream)
 }
 
 void Raster::forward(int width, int height, const SceneArrays& scene, const float* background, const float* features,
-                     int channels, const ForwardOutputs& out, Guard* guard, Stream stream) {
+                     int channels, bool by_splats, const ForwardOutputs& out, Guard* guard, Stream stream) {
     grid_ = make_grid(width, height);
     count_ = scene.count;
     channels_ = channels;
     guard_ = guard;
-    if (!address_[kFrame]) throw DeviceFailure("forward: no frame was set");
+    memory<Frame>(kFrame, 1);  // a graph is given its view when it is replayed
     if (guard) {
         if (!guard->capturing) guard->listen();
         // An eighth more than was needed so far.
@@ -130,11 +140,14 @@ void Raster::forward(int width, int height, const SceneArrays& scene, const floa
     has_median_ = out.median_depth || out.ids;
     a.median = has_median_ ? memory<int32_t>(kMedian, pixels) : nullptr;
     checkpoints_ = {};
-    if (by_splats_ && !channels) {
+    if (by_splats && !channels) {
         const int64_t buckets = bucket_count(instances, grid_.across * grid_.down);
         checkpoints_ = {memory<uint32_t>(kBucketTiles, buckets),
                         memory<float>(kBucketValues, buckets * kCheckpointValues * kTile * kTile)};
         set_bytes(checkpoints_.tile_of, kEmptyByte, static_cast<size_t>(buckets) * sizeof(uint32_t), stream);
+    } else {
+        release(kBucketTiles);
+        release(kBucketValues);
     }
     a.checkpoints = checkpoints_;
     instances_ = instances;
@@ -188,20 +201,34 @@ ProjectBackward Raster::backward_arguments(const SceneArrays& scene) const {
     return a;
 }
 
-void Raster::project_backward(const SceneArrays& scene, float* const arrays[5], float* v_pose, Stream stream) {
+double* Raster::pose_sums(Stream stream) {
     constexpr int kPose = 15;
+    double* sums = memory<double>(kPoseSums, kPose);
+    set_bytes(sums, 0, kPose * sizeof(double), stream);
+    return sums;
+}
+
+void Raster::project_backward(const SceneArrays& scene, float* const arrays[5], float* v_pose, Stream stream) {
     ProjectBackward a = backward_arguments(scene);
     for (int k = 0; k < 5; ++k) a.gradients[k] = arrays[k];
-    if (v_pose) {
-        a.pose = memory<double>(kPoseSums, kPose);
-        set_bytes(a.pose, 0, kPose * sizeof(double), stream);
-    }
+    if (v_pose) a.pose = pose_sums(stream);
     gpu::project_backward(a, stream);
     if (v_pose) finish_pose(a.frame, a.pose, v_pose, stream);
 }
 
-void Raster::fused_step(const SceneArrays& scene, float* const values[5], const Moments& moments, Stream stream) {
-    gpu::fused_step(backward_arguments(scene), values, moments, guard_ ? guard_->record() : nullptr, stream);
+void Raster::fused_step(const SceneArrays& scene, float* const values[5], const Moments& moments,
+                        const PoseArrays& poses, Stream stream) {
+    ProjectBackward a = backward_arguments(scene);
+    if (poses.rows) a.pose = pose_sums(stream);
+    const Record* record = guard_ ? guard_->record() : nullptr;
+    gpu::fused_step(a, values, moments, record, stream);
+    if (poses.rows) step_pose(a.frame, a.pose, poses, record, stream);
+}
+
+int64_t checkpoint_bytes(int64_t instances, int width, int height) {
+    const Grid grid = make_grid(width, height);
+    const int64_t each = sizeof(uint32_t) + kCheckpointValues * kTile * kTile * sizeof(float);
+    return bucket_count(instances, static_cast<int64_t>(grid.across) * grid.down) * each;
 }
 
 }  // namespace splat::gpu

@@ -32,25 +32,30 @@ enum Slot {
     kSlots,
 };
 
-// Device memory of at least `bytes` for a slot, good until the slot is asked for again.
+// Device memory of at least `bytes` for a slot, good until the slot is asked for again; for none it gives back what
+// the slot had.
 using Allocate = std::function<void*(int slot, size_t bytes)>;
 
 // State of one render, from forward to backward; reused by the next. Not for two renders at a time, and always
 // on the same stream.
 class Raster {
 public:
-    // by_splats: blend_backward_splats, which needs a checkpoint every 32 instances, in place of blend_backward.
-    Raster(Allocate allocate, bool by_splats) : allocate_(std::move(allocate)), by_splats_(by_splats) {}
+    explicit Raster(Allocate allocate) : allocate_(std::move(allocate)) {}
 
-    // What this step uses, before `forward` and `fused_step`.
-    void set_frame(const View& view, const FusedRates& rates, Stream stream);
+    // What `forward` draws, and what moves it: row `pose.view` of rows [views, 6].
+    void set_view(const View& view, Stream stream);
+    void refine_view(const float* rows, Stream stream);
+    // What `fused_step` and `refine_view` go by.
+    void set_rates(const FusedRates& fused, const PoseRates& pose, Stream stream);
 
     // background [3] and features [N, channels] may be null. width and height are those of the frame's view.
     // Without a guard it waits for the number of splats and instances, so that there is room for them. With one
     // it never waits: there is room for an eighth more than was needed as far as the host has heard; see Guard for
     // what becomes of the step if that is too little.
+    // by_splats: blend_backward_splats follows, which needs a checkpoint every 32 instances, in place of
+    // blend_backward; not with features.
     void forward(int width, int height, const SceneArrays& scene, const float* background, const float* features,
-                 int channels, const ForwardOutputs& out, Guard* guard, Stream stream);
+                 int channels, bool by_splats, const ForwardOutputs& out, Guard* guard, Stream stream);
 
     // Of the last forward call: image-space gradients of every splat, kept inside for what follows. `image` and
     // `depth` are the forward outputs, background and features as in forward. v_features [N, channels] holds zeros; means2d
@@ -62,8 +67,10 @@ public:
     // (rotation, translation) may be null.
     void project_backward(const SceneArrays& scene, float* const arrays[5], float* v_pose, Stream stream);
 
-    // The same with penalties and Adam, at the frame's rates, in place on `values`: the scene's arrays, or others.
-    void fused_step(const SceneArrays& scene, float* const values[5], const Moments& moments, Stream stream);
+    // The same with penalties and Adam, at the rates that were set, in place on `values`, the scene's arrays or
+    // others, and on the row of the poses, if there are any.
+    void fused_step(const SceneArrays& scene, float* const values[5], const Moments& moments, const PoseArrays& poses,
+                    Stream stream);
 
     // Room for splats and for instances.
     int64_t splat_capacity() const { return splat_capacity_; }
@@ -76,6 +83,8 @@ private:
     T* kept(Slot slot) const {
         return static_cast<T*>(address_[slot]);
     }
+    void release(Slot slot);
+    double* pose_sums(Stream stream);
     void reserve(int64_t splats, int64_t instances);
     void project(const SceneArrays& scene, int32_t* radii, Stream stream);
     void sort_by_depth(int64_t count, Stream stream);
@@ -83,7 +92,6 @@ private:
     ProjectBackward backward_arguments(const SceneArrays& scene) const;
 
     Allocate allocate_;
-    bool by_splats_;
     void* address_[kSlots]{};
     size_t size_[kSlots]{};
 
@@ -97,5 +105,8 @@ private:
     const uint32_t* ids_ = nullptr;   // [splat_capacity] by depth
     const uint32_t* list_ = nullptr;  // [capacity] by tile
 };
+
+// Memory that blend_backward_splats takes beyond blend_backward.
+int64_t checkpoint_bytes(int64_t instances, int width, int height);
 
 }  // namespace splat::gpu

@@ -18,17 +18,19 @@ void sort_pairs(void* workspace, size_t& bytes, Pair<uint32_t>& keys, Pair<uint3
                 Stream) {
     bytes = 1;
     if (!workspace) return;
-    count_launches(2 + (bits + 7) / 8);  // as CUB: histograms, their sums, a pass for 8 bits
-    const uint32_t mask = bits >= 32 ? 0xffffffffu : (1u << bits) - 1;
-    std::vector<int64_t> order(n);
-    std::iota(order.begin(), order.end(), int64_t{0});
-    std::stable_sort(order.begin(), order.end(), [&](int64_t a, int64_t b) {
-        return (keys.current[a] & mask) < (keys.current[b] & mask);
+    const int launches = 2 + (bits + 7) / 8;  // as CUB: histograms, their sums, a pass for 8 bits
+    launch_library(launches, [keys, values, n, bits] {
+        const uint32_t mask = bits >= 32 ? 0xffffffffu : (1u << bits) - 1;
+        std::vector<int64_t> order(n);
+        std::iota(order.begin(), order.end(), int64_t{0});
+        std::stable_sort(order.begin(), order.end(), [&](int64_t a, int64_t b) {
+            return (keys.current[a] & mask) < (keys.current[b] & mask);
+        });
+        for (int64_t i = 0; i < n; ++i) {
+            keys.other[i] = keys.current[order[i]];
+            values.other[i] = values.current[order[i]];
+        }
     });
-    for (int64_t i = 0; i < n; ++i) {
-        keys.other[i] = keys.current[order[i]];
-        values.other[i] = values.current[order[i]];
-    }
     std::swap(keys.current, keys.other);
     std::swap(values.current, values.other);
 }
@@ -36,9 +38,10 @@ void sort_pairs(void* workspace, size_t& bytes, Pair<uint32_t>& keys, Pair<uint3
 void inclusive_sum(void* workspace, size_t& bytes, const uint32_t* from, uint64_t* to, int64_t n, Stream) {
     bytes = 1;
     if (!workspace) return;
-    count_launches(2);  // as CUB
-    uint64_t sum = 0;
-    for (int64_t i = 0; i < n; ++i) to[i] = sum += from[i];
+    launch_library(2, [=] {  // as CUB
+        uint64_t sum = 0;
+        for (int64_t i = 0; i < n; ++i) to[i] = sum += from[i];
+    });
 }
 
 #else

@@ -11,6 +11,7 @@
 #include "guard.h"
 #include "splat/blending.h"
 #include "splat/moments.h"
+#include "splat/pose.h"
 #include "splat/projection.h"
 #include "splat/scene.h"
 
@@ -19,6 +20,9 @@ namespace splat::gpu {
 struct alignas(16) Float4 {
     float x, y, z, w;
 };
+struct alignas(8) Half4 {
+    uint16_t at[4];
+};
 
 // Key of a place that no splat takes: behind every depth (which is finite and positive).
 inline constexpr int kEmptyByte = 0xff;
@@ -26,10 +30,22 @@ inline constexpr uint32_t kNone = 0xffffffffu;
 
 // What changes from one step to the next, in device memory: launches repeat to the bit, as a graph's do.
 struct Frame {
-    View view;
+    View base;  // as the host knows it
+    View view;  // what is rendered: the same, or moved by what is fitted to it
     FusedRates fused;
+    PoseRates pose;
 };
-void set_frame(const Frame& frame, Frame* to, Stream stream);
+void set_view(const View& view, Frame* to, Stream stream);
+void set_rates(const FusedRates& fused, const PoseRates& pose, Frame* to, Stream stream);
+
+// Small rigid motions of cameras (splat/pose.h) and their moments, [views, 6] each; null for none.
+struct PoseArrays {
+    float *rows, *first, *second;
+};
+// Moves the view by the row that is its own.
+void refine_view(const float* rows, Frame* frame, Stream stream);
+// One step of Adam on that row from the sums of `project_backward`, unless the guard refuses.
+void step_pose(const Frame* frame, const double* sums, const PoseArrays& poses, const Record* record, Stream stream);
 
 // Of one render; zero before.
 struct Counters {

@@ -98,7 +98,9 @@ class Second(Strategy):
 
     def _step(self, ctx: Context) -> Context:
         assert self._photograph is not None
-        return ctx.of(self.field, self._photograph.output)
+        step = ctx.of(self.field, self._photograph.output)
+        step.set_numbers(self.density.numbers(step))
+        return step
 
     def after_backward(self, ctx: Context) -> None:
         step = self._step(ctx)
