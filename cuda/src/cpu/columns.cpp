@@ -4,6 +4,7 @@
 #include <atomic>
 #include <bit>
 #include <cstring>
+#include <vector>
 
 #include "thread_pool.h"
 
@@ -52,14 +53,15 @@ void expand_bytes(const uint8_t* bytes, int64_t row_bytes, int64_t count, int co
 void pack_bytes(const float* in, int64_t in_stride, int64_t count, const int64_t* order, int columns,
                 const int32_t* source, const float* gain, const float* bias, const int32_t* step, uint8_t* out,
                 int threads) {
-    parallel_ranges(threads, count, kGrain, [=](int64_t begin, int64_t end) {
+    std::vector<float> tops(static_cast<size_t>(columns));
+    for (int c = 0; c < columns; ++c) tops[c] = static_cast<float>((255 + step[c] - 1) / step[c]);
+    parallel_ranges(threads, count, kGrain, [=, top = static_cast<const float*>(tops.data())](int64_t begin, int64_t end) {
         for (int64_t i = begin; i < end; ++i) {
             const float* row = in + (order ? order[i] : i) * in_stride;
             uint8_t* to = out + i * columns;
             for (int c = 0; c < columns; ++c) {
-                const int top = (255 + step[c] - 1) / step[c];
                 const float value = gain[c] * row[source[c]] + bias[c];
-                const float level = std::min(std::max(value, 0.0f), static_cast<float>(top));
+                const float level = std::min(std::max(value, 0.0f), top[c]);
                 to[c] = static_cast<uint8_t>(std::min(255, step[c] * static_cast<int>(level + 0.5f)));
             }
         }
