@@ -35,6 +35,7 @@ import torch
 from gpu_contestants import Ours, Problem, Rival, garden
 from gpu_meter import compare, memory, profile, tallied
 
+from splat.codecs.quantize.order import morton_order
 from splat.core import DeviceError
 from splat.raster import RenderOptions, render
 from splat.raster.cuda import CudaBackend
@@ -101,6 +102,7 @@ def measure(problem: Problem, size: Size, place: Place) -> dict[str, Any]:
         "quantized": lambda: Ours(problem, place.backend(), "quantized"),
         "by pixels": lambda: Ours(problem, place.backend(backward="pixels", **plain)),
         "by splats": lambda: Ours(problem, place.backend(backward="splats", **plain)),
+        "in Morton order": lambda: Ours(ordered(problem), place.backend(backward="pixels", **plain)),
         "captured by pixels": lambda: Ours(problem, place.backend(backward="pixels", **captured)),
         "captured by splats": lambda: Ours(problem, place.backend(backward="splats", **captured)),
         "gsplat": lambda: place.rival(problem),
@@ -138,6 +140,11 @@ def measure(problem: Problem, size: Size, place: Place) -> dict[str, Any]:
             if stage in PAIRS
         }
     return result
+
+
+def ordered(problem: Problem) -> Problem:
+    """The same with the Gaussians along a Morton curve, as --reorder puts them."""
+    return replace(problem, start=problem.start.select(morton_order(problem.start.means)))
 
 
 def usable(steps: dict[str, Callable[[], None]]) -> tuple[dict[str, Callable[[], None]], dict[str, str]]:

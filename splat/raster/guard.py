@@ -182,7 +182,9 @@ class CudaGraph:
     def __init__(self, device: torch.device, generator: torch.Generator) -> None:
         self._device = device
         self._graph = torch.cuda.CUDAGraph()
-        self._graph.register_generator_state(generator)
+        # Torch before 2.4 knows only its own generator, and says so at the capture.
+        if hasattr(self._graph, "register_generator_state"):
+            self._graph.register_generator_state(generator)
 
     def capture(self, work: Callable[[], Any]) -> Any:
         home = torch.cuda.current_stream(self._device)

@@ -31,6 +31,7 @@ __global__ void __launch_bounds__(kThreads) adam_kernel(RowRates rates, float* v
         x = a, first_moment = b, second_moment = c;
         return;
     }
+#pragma unroll 1
     for (int64_t i = first; i < count && i < first + kVector; ++i)
         adam_update(rates.rates, step_size(rates, i), gradient[i], value[i], m[i], v[i]);
 }
