@@ -227,18 +227,18 @@ def _chunk_shares(values: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.
     order of `rows`."""
     count, chunks = len(rows), math.ceil(len(rows) / _CHUNK)
     # A column at a time, and the last chunk filled up with its last value.
-    blocks = np.empty((3, chunks * _CHUNK), np.float32)
+    filled = np.empty((3, chunks * _CHUNK), np.float32)
     for column in range(3 * bool(count)):
-        blocks[column, :count] = values[:, column][rows]
-        blocks[column, count:] = blocks[column, count - 1]
-    blocks = blocks.reshape(3, chunks, _CHUNK)
+        filled[column, :count] = values[:, column][rows]
+        filled[column, count:] = filled[column, count - 1]
+    blocks = filled.reshape(3, chunks, _CHUNK)
     low, high = blocks.min(2, initial=np.inf), blocks.max(2, initial=-np.inf)
     extent = high.astype(np.float64) - low
     # Two far apart may differ by more than float32 holds.
     wide = bool((extent > np.finfo(np.float32).max).any())
     extent = np.where(extent > 0, extent, 1).astype(np.float64 if wide else np.float32)
-    blocks = (blocks - low[..., None].astype(extent.dtype)) / extent[..., None]
-    share = blocks.reshape(3, -1)[:, :count].astype(np.float32, copy=False)
+    shares = (blocks - low[..., None].astype(extent.dtype)) / extent[..., None]
+    share = shares.reshape(3, -1)[:, :count].astype(np.float32, copy=False)
     return np.ascontiguousarray(low.T), np.ascontiguousarray(high.T), share
 
 
