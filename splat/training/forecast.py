@@ -39,7 +39,7 @@ class Pace:
     """What was measured.
 
     Attributes:
-        counts, seconds: Gaussians, and the median time of a step with so many, at the resolution of the run.
+        counts, seconds: Gaussians, and the time of a step with so many, at the resolution of the run.
         photograph: seconds to decode and undistort one, several at a time.
         resident: bytes that the process holds with the larger count.
     """
@@ -85,7 +85,8 @@ def measure(scene: Scene, config: TrainConfig, build: Callable[[], Sequence[Stra
     wanted = full / config.downscale**2
     near = max(config.downscale, math.sqrt(full / _PIXELS))
     scales = (near,) if near == config.downscale else (near, 2 * near)
-    seconds: list[float] = []
+    typical: list[float] = []
+    timings: list[_Timing] = []
     photograph, resident = 0.0, 0
     for count in COUNTS:
         known = scene.points
@@ -107,29 +108,43 @@ def measure(scene: Scene, config: TrainConfig, build: Callable[[], Sequence[Stra
                 for index in range(len(dataset)):
                     dataset.photo(index)
                 photograph = (time.perf_counter() - began) / len(dataset)
-                times.append(_time_steps(short, dataset, build()))
+                timings.append(_time_steps(short, dataset, build()))
+                times.append(timings[-1].typical)
                 resident = max(resident, memory.resident())
         pixels = [full / scale**2 for scale in scales]
         rise = max(0.0, (times[0] - times[1]) / (pixels[0] - pixels[1])) if len(times) > 1 else 0.0
-        seconds.append(times[0] + rise * (wanted - pixels[0]))
+        typical.append(times[0] + rise * (wanted - pixels[0]))
     resident += int(_PIXEL_BYTES * (wanted - full / near**2))
-    return Pace(COUNTS, (seconds[0], seconds[1]), photograph, resident)
+    # What else the machine does disturbs the clock, step by step, more than the processor's time: how both relate is
+    # taken from all steps together.
+    busy = sum(timing.clock for timing in timings) / max(sum(timing.typical for timing in timings), 1e-9)
+    return Pace(COUNTS, (busy * typical[0], busy * typical[1]), photograph, resident)
 
 
-def _time_steps(config: TrainConfig, dataset: Dataset, strategies: Sequence[Strategy]) -> float:
-    """Median seconds of a step."""
+@dataclass(frozen=True)
+class _Timing:
+    """Seconds of a step: by the clock, on average; and in the middle, by the processor where the CPU trains."""
+
+    clock: float
+    typical: float
+
+
+def _time_steps(config: TrainConfig, dataset: Dataset, strategies: Sequence[Strategy]) -> _Timing:
     session = assemble(config, dataset, strategies)
-    taken: list[float] = []
+    on_cpu = session.device.type == "cpu"
+    clock, typical = [], []
     for number in range(_WARM + _STEPS[1]):
-        began = time.perf_counter()
+        began, used = time.perf_counter(), time.process_time()
         session.trainer.step()
-        if session.device.type == "cuda":
+        if not on_cpu:
             torch.cuda.synchronize(session.device)
-        if number >= _WARM:
-            taken.append(time.perf_counter() - began)
-        if len(taken) >= _STEPS[0] and sum(taken) > _SECONDS:
+        if number < _WARM:
+            continue
+        clock.append(time.perf_counter() - began)
+        typical.append(time.process_time() - used if on_cpu else clock[-1])
+        if len(clock) >= _STEPS[0] and sum(clock) > _SECONDS:
             break
-    return sorted(taken)[len(taken) // 2]
+    return _Timing(sum(clock) / len(clock), sorted(typical)[len(typical) // 2])
 
 
 def spread(points: Points, count: int) -> Points:
