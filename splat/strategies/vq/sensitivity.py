@@ -18,6 +18,7 @@ from splat.core.gaussians import PARAMETERS
 from splat.core.rotations import quat_multiply
 from splat.raster import RenderOptions, render
 from splat.training.context import Context
+from splat.training.views import fixed_background
 
 # Weights below this share of their median are raised to it: some Gaussians are seen by no view.
 _LEAST = 1e-3
@@ -36,9 +37,10 @@ def sample(g: Gaussians, ctx: Context) -> tuple[Tensor, Tensor]:
     the scene as it is drawn; and [K, K] that by the product of changes of two harmonics, summed over the Gaussians."""
     generator = torch.Generator().manual_seed(ctx.config.seed * 1_000_003 + ctx.step)
     leaves = {name: getattr(g, name).detach().requires_grad_(True) for name in PARAMETERS}
+    behind = torch.tensor(fixed_background(ctx.config.background), device=g.device)
     with torch.enable_grad():
         degree = min(g.sh_degree, ctx.step // ctx.config.sh_interval)
-        options = RenderOptions(sh_degree=degree, backend=ctx.config.backend)
+        options = RenderOptions(behind, sh_degree=degree, backend=ctx.config.backend)
         image = render(replace(g, **leaves, extras={}), ctx.camera, options).image
     signs = torch.randint(0, 2, image.shape, generator=generator).to(image) * 2 - 1
     values = image.numel()
