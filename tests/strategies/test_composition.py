@@ -19,7 +19,7 @@ OPTIONS = {
     "mcmc": {"refine_start": 2, "refine_every": 4},
     "spectral": {"keep": 0.6, "method": "opacity", "start": 0.3, "stop": 0.3},
     "compensation": {"start": 0.3, "features": 4},
-    "vq": {"start": 0.5, "every": 0.1, "words": 32, "palette": 32},
+    "vq": {"start": 0.5, "every": 4, "words": 32, "palette": 32},
 }
 
 

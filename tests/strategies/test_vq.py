@@ -29,7 +29,7 @@ CONFIG = TrainConfig(
     options={
         "default": {"refine_start": 10, "refine_every": 15, "refine_stop": 100, "reset_every": 0},
         "mcmc": {"refine_start": 10, "refine_every": 15, "growth": 1.15},
-        "vq": {"start": 0.4, "words": 64, "palette": 64, "every": 0.1},
+        "vq": {"start": 0.4, "words": 64, "palette": 64, "every": 12},
     },
     init=InitConfig(scale=0.5),
     sh_degree=1,

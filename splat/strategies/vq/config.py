@@ -20,13 +20,13 @@ class VqConfig:
     """When training goes on with quantized values."""
     settle: float = 0.95
     """When the assignments to codewords are made for the last time; the codewords move on."""
-    every: float = 0.01
-    """Between two assignments."""
+    every: int = 5
+    """Steps between two assignments. Values drift under gradients that go straight through until they are assigned."""
     words: int = 2048
     """Most codewords of a codebook."""
     palette: int = 2048
     """Codewords of the view-dependent colours in the layout sog."""
-    final_rate: float = 0.4
+    final_rate: float = 0.1
     """Learning rates of what is quantized fall to this share at the end."""
     opacity_penalty: float = 0.0
     """Weight of the mean opacity in the loss, besides that of the density control, until the last pruning."""
@@ -38,7 +38,7 @@ class VqConfig:
             (self.rate > 0, f"rate must be positive, got {self.rate}"),
             (0 <= self.start < 1, f"start must lie between 0 and 1, got {self.start}"),
             (self.start <= self.settle <= 1, f"settle must lie between start and 1, got {self.settle}"),
-            (0 < self.every <= 1, f"every must lie between 0 and 1, got {self.every}"),
+            (self.every >= 1, f"every must be at least 1, got {self.every}"),
             (2 <= self.words <= 1 << 16, f"words must lie between 2 and 65536, got {self.words}"),
             (1 <= self.palette <= 1 << 16, f"palette must lie between 1 and 65536, got {self.palette}"),
             (0 < self.final_rate <= 1, f"final_rate must lie between 0 and 1, got {self.final_rate}"),

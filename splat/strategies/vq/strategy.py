@@ -96,12 +96,11 @@ class Vq(Strategy):
     def after_step(self, ctx: Context) -> None:
         c, taken = self.config, ctx.step + 1
         first, last = round(c.start * ctx.steps), round(c.settle * ctx.steps)
-        every = max(1, round(c.every * ctx.steps))
         if not self._begun:
             if taken >= first:
                 self._begin(ctx)
             return
-        due = taken <= last and ((taken - first) % every == 0 or taken == last)
+        due = taken <= last and ((taken - first) % c.every == 0 or taken == last)
         if due and c.prune > 0:
             self._prune(ctx)
         if due or self._stale:
