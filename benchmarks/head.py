@@ -1,6 +1,6 @@
 """What the network of the neural head costs: forward, and forward and backward.
 
-    python benchmarks/head.py [--size 480 270] [--threads 2] [--repeats 20] [--out FILE.json]
+    python benchmarks/head.py [--size 480 270] [--sizes small] [--threads 2] [--repeats 20] [--out FILE.json]
 
 The network sees 3 colours and 8 features. A time is the least of the repeats; that of the processor is of all threads.
 """
@@ -59,12 +59,13 @@ def measured(size: str, height: int, width: int, repeats: int) -> dict[str, Any]
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--size", nargs=2, type=int, default=(480, 270), metavar=("HEIGHT", "WIDTH"))
+    parser.add_argument("--sizes", nargs="+", choices=CHANNELS, default=list(CHANNELS))
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--repeats", type=int, default=20)
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results" / "head.json")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    rows = [measured(size, *args.size, args.repeats) for size in CHANNELS]
+    rows = [measured(size, *args.size, args.repeats) for size in args.sizes]
     print(f"{'size':<8} {'weights':>10} {'forward':>12} {'and backward':>14} {'processor':>12}")
     for row in rows:
         both = row["forward_backward"]

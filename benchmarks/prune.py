@@ -140,7 +140,7 @@ def main() -> None:
     parser.add_argument("--heads", nargs="+", default=[BARE, "small"], help="sizes to fine-tune with")
     parser.add_argument("--views", type=int, default=0, help="score so many held-out views, evenly spaced")
     parser.add_argument("--work", type=Path, default=ROOT / "build" / "prune", help="where states are kept")
-    parser.add_argument("--cost", action="store_true", help="measure the states that are there")
+    parser.add_argument("--cost", action="store_true", help="measure the states of FILE's rows")
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results" / "prune.json")
     args = parser.parse_args()
     torch.set_num_threads(1)
@@ -160,6 +160,8 @@ def main() -> None:
 
     if args.cost:
         for row in results["rows"]:
+            if row["keep"] not in args.keep or row["method"] not in args.methods:
+                continue
             row |= cost(session, row, args.steps, args.work / _name(args.run, row))
             shown = f"{row['render_ms']:7.1f} ms {row['ply_bytes'] / 1e6:7.2f} MB"
             print(f"{row['keep']:>6g} {row['method']:<13} {row['head']:<6} {shown}", flush=True)
