@@ -87,7 +87,11 @@ class Replays:
 
     def took(self) -> None:
         """The step that `next` was asked for was enqueued."""
-        if self._kind is not None and self._fastest is not None:
+        if self._kind is None or self._fastest is None:
+            return
+        if self._fastest.way.captured and self._captured is None:
+            self._fastest.interrupted()  # it came before its kind could be captured, and says nothing of replays
+        else:
             self._fastest.took()
 
     def forget(self) -> None:
@@ -146,7 +150,7 @@ class Replays:
     def _compare(self, view: View) -> None:
         self._compared_at = len(self._ctx.gaussians)
         ways = [way for way in self._ways if self._backend.has_room(way, self._guard, view.camera)]
-        self._fastest = Fastest(ways, self._backend.clock(self._ctx.gaussians.device))
+        self._fastest = Fastest(ways or self._ways, self._backend.clock(self._ctx.gaussians.device))
 
 
 def _name(way: Any) -> str:
