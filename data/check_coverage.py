@@ -72,7 +72,7 @@ def _parallax(context: Context) -> None:
     rays = scene.points.xyz.numpy()[sightings.points] - centres[sightings.frames]
     rays /= np.linalg.norm(rays, axis=1, keepdims=True).clip(1e-12)
     middle = np.stack([np.bincount(point, rays[:, axis], minlength=len(chosen)) for axis in range(3)], 1)
-    middle /= np.linalg.norm(middle, axis=1, keepdims=True).clip(1e-12)
+    middle = middle / np.linalg.norm(middle, axis=1, keepdims=True).clip(1e-12)
     away = np.degrees(np.arccos((rays * middle[point]).sum(1).clip(-1, 1)))
     widest = np.zeros(len(chosen))
     np.maximum.at(widest, point, away)
