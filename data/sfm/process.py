@@ -59,6 +59,7 @@ STAGES = (
     Stage("model", ("orient",), ("sparse/0/images.bin",)),
 )
 UNDISTORTION = Stage("undistortion", (), ("undistorted/sparse/0/images.bin",))
+STEREO = Stage("stereo", (), ("dense.ply", "depths"))
 
 
 def process(
@@ -92,9 +93,12 @@ def process(
             run = _Run(data, options, listener, Ledger(folder / "stages.json"), child, snapshots)
             depends = key(_FORMAT, version("pycolmap"))
             depends = run.photographs(found, depends)
-            for each in (*STAGES, *([UNDISTORTION] if options.undistort else [])):
+            for each in STAGES:
                 stage = each.name
                 depends = run.stage(each, depends)
+            for each in _further(options):  # which do not depend on each other
+                stage = each.name
+                run.stage(each, depends)
             return run.summary()
     except KeyboardInterrupt:
         raise Interrupted(f"stopped at {stage}; the same command goes on from there: {data}") from None
@@ -103,6 +107,12 @@ def process(
             raise
         remedy = "free some space and start the same command again: it goes on from here"
         raise DatasetError("disk-full", data, f"the disk is full; stopped at {stage}", remedy) from error
+
+
+def _further(options: ProcessOptions) -> list[Stage]:
+    """The stages after the model that were asked for."""
+    wanted = ((UNDISTORTION, options.undistort), (STEREO, options.mvs))
+    return [stage for stage, asked in wanted if asked]
 
 
 def _check(options: ProcessOptions) -> None:
@@ -174,8 +184,10 @@ class _Run:
         self._listener.begin(stage.name, kept)
         if kept:
             return
-        after = [PHOTOGRAPHS.name, *(each.name for each in STAGES), UNDISTORTION.name]
-        self._ledger.begin(stage.name, own, after[after.index(stage.name) + 1 :])
+        order = [PHOTOGRAPHS.name, *(each.name for each in STAGES)]
+        ends = [UNDISTORTION.name, STEREO.name]
+        after = order[order.index(stage.name) + 1 :] + ends if stage.name in order else []
+        self._ledger.begin(stage.name, own, after)
         start = time.monotonic()
         try:
             result = work(state != "begun")
@@ -199,7 +211,7 @@ class _Run:
         """What was done, for people and programs; also written to process.json."""
         gathered, model = self._ledger.result("photographs"), self._ledger.result("model")
         mapping, matches = self._ledger.result("mapping"), self._ledger.result("matches")
-        stages = [PHOTOGRAPHS, *STAGES] + ([UNDISTORTION] if self._options.undistort else [])
+        stages = [PHOTOGRAPHS, *STAGES, *_further(self._options)]
         summary = {
             **model,
             "data": str(self._data),

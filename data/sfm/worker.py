@@ -120,6 +120,10 @@ def _listen(wanted: queue.SimpleQueue[str]) -> None:
 
 
 def _stage(name: str) -> Callable[[Job], Any]:
+    if name == "stereo":
+        from splat.data.sfm.dense import dense
+
+        return dense
     from splat.data.sfm import features, finish, mapping, matching
 
     return {

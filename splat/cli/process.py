@@ -64,6 +64,8 @@ class Process(Common):
     `splat export` undoes it."""
     undistort: bool = False
     """Also write undistorted photographs with a pinhole model, for other tools, to DATA/undistorted."""
+    mvs: bool = False
+    """Also compute depth maps (DATA/depths) and dense points (DATA/dense.ply) by multi-view stereo."""
     seed: int = 0
     """Of everything random."""
     threads: int = 0
@@ -182,6 +184,8 @@ def _outcome(stage: str, result: dict[str, Any]) -> str:
         return f"{result['models'][0]['images']} photographs posed by the mapper {result['attempt']}"
     if stage == "model":
         return f"{result['points']:,} points, reprojection error {result['error']:.2f} px"
+    if stage == "stereo":
+        return f"{result['points']:,} points, {100 * result['known']:.0f}% of the depths"
     return result["folder"]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import shutil
@@ -155,6 +156,32 @@ def children() -> list[int]:
 
     found = psutil.Process().children()
     return [c.pid for c in found if "splat.data.sfm.worker" in c.cmdline()]
+
+
+def test_depth_maps_lie_where_the_points_do(processed, tmp_path, monkeypatch):
+    """Most points of structure from motion have the depth that stereo found in their pixel, to a tenth."""
+    from splat.data.sfm import dense
+    from splat.data.sfm.worker import Job
+
+    monkeypatch.setattr(dense, "_LONGEST", 80)
+    data = Path(shutil.copytree(processed[1], tmp_path / "data"))
+    result = dense.dense(Job(data, [], ProcessOptions(threads=1), True, False, io.StringIO()))
+    scene = read_scene(data)
+    assert scene.points is not None
+    near = []
+    for frame in scene.frames:
+        depth = torch.from_numpy(np.load(data / "depths" / f"{frame.name}.npy"))
+        camera = frame.camera.resized(depth.shape[1], depth.shape[0])
+        local = scene.points.xyz @ camera.world_to_camera[:3, :3].T + camera.world_to_camera[:3, 3]
+        x = (local[:, 0] / local[:, 2] * camera.fx + camera.cx).long()
+        y = (local[:, 1] / local[:, 2] * camera.fy + camera.cy).long()
+        inside = (x >= 0) & (y >= 0) & (x < camera.width) & (y < camera.height)
+        found = depth[y[inside], x[inside]]
+        ratio = found[found > 0] / local[inside, 2][found > 0]
+        near.append((ratio - 1).abs() < 0.1)
+    share = torch.cat(near).double().mean()
+    assert share > 0.5
+    assert len((data / "dense.ply").read_bytes()) > 27 * result["points"]  # three float64, three bytes
 
 
 def test_other_options_do_their_stages_again(photos, processed, tmp_path):
