@@ -146,6 +146,7 @@ def plot(rows: list[dict[str, Any]], path: Path) -> None:
         here = [row for row in rows if row["set"] == name]
         for group, mark in (("mcmc", "o"), ("compact .sog", "s"), ("compact .vq", "^")):
             points = [row for row in here if row["file"].startswith(group)]
+            points.sort(key=lambda row: row["bytes"])
             sizes, scores = [row["bytes"] / 1e3 for row in points], [row["psnr"] for row in points]
             axes.plot(sizes, scores, marker=mark, linestyle="-" if mark == "^" else "none", label=group)
             if group == "mcmc":

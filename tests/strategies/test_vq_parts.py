@@ -47,8 +47,8 @@ def test_a_higher_price_leaves_fewer_words_and_zeros_are_free() -> None:
 
 
 def test_random_signs_measure_the_squared_jacobian() -> None:
-    """Against autograd's Jacobian of the reference renderer; 400 samples of a mean square of sums of random signs, whose
-    variance is at most twice its square: 4 standard errors are 4 sqrt(2 / 400) = 0.28."""
+    """Against autograd's Jacobian of the reference renderer; 400 samples of squared sums of random signs, whose
+    variance is at most twice their squared mean: 4 standard errors are 4 sqrt(2 / 400) = 0.28."""
     camera = Camera(10, 8, fx=12, fy=12, cx=5, cy=4, world_to_camera=torch.eye(4))
     g = Gaussians(
         means=torch.tensor([[0.1, 0.0, 2.0]]),
