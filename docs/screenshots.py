@@ -89,7 +89,7 @@ def visit(browser: Any, url: str, out: Path, steps: int) -> None:
     page.get_by_text("Software WebGL").wait_for()  # of this browser, and of no interest
     page.locator(".mantine-Notification-closeButton").first.click()
     tab(page, "Train")
-    wait(lambda: step(page) > steps // 3)
+    wait(lambda: step(page) > 2 * steps // 3)
     save(page, out / "viewer-training.jpg")
     page.get_by_text(re.compile("^finished step")).wait_for()
 

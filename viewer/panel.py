@@ -10,6 +10,12 @@ from splat.link import Progress, Session, Snapshot
 if TYPE_CHECKING:
     from splat.viewer.client import Client
 
+# Of plots: room for numbers, and enough of them, in little height.
+AXES: tuple[Any, Any] = (
+    {"size": 28, "space": 60, "ticks": {"show": False}},
+    {"size": 58, "space": 24, "ticks": {"show": False}},
+)
+
 
 @dataclass(frozen=True)
 class State:

@@ -115,7 +115,9 @@ class CamerasPanel(Panel):
         for i in order:
             view = self._views[i]
             held = ", held out" if view.held_out else ""
-            known = f", {losses[i]:.4f}" if bool(torch.isfinite(losses[i])) else ""
+            # Sorted by it, a list says what it was sorted by; elsewhere it would be out of date at once.
+            told = self._order.value == _BY_LOSS and bool(torch.isfinite(losses[i]))
+            known = f", {losses[i]:.4f}" if told else ""
             labels.append(f"{i + 1} {view.name}{held}{known}")
         return labels
 

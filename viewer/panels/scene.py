@@ -11,7 +11,7 @@ from torch import Tensor
 from splat.link import Snapshot
 from splat.viewer import selecting, statistics
 from splat.viewer.jobs import Job
-from splat.viewer.panel import Panel, State
+from splat.viewer.panel import AXES, Panel, State
 from splat.viewer.panels.crop import CropBox
 from splat.viewer.selecting import Criteria
 
@@ -218,7 +218,7 @@ def _bars(client: Client, gui: Any, title: str) -> Any:
         ({}, {"label": "Gaussians", "stroke": "#4dabf7", "fill": "#4dabf755", "width": 1.0}),
         title=title,
         scales={"x": {"time": False}},
-        axes=({"size": 28, "space": 60}, {"size": 58, "space": 24}),
+        axes=AXES,
         height=150,
         legend={"show": False},
     )

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from splat.link import Progress, Session
-from splat.viewer.panel import Panel, State
+from splat.viewer.panel import AXES, Panel, State
 
 if TYPE_CHECKING:
     from splat.viewer.client import Client
@@ -58,7 +58,7 @@ class TrainPanel(Panel):
                 ({}, {"label": name, "stroke": colour, "width": 1.5}),
                 title=name,
                 scales={"x": {"time": False}},
-                axes=({"size": 28, "space": 60}, {"size": 58, "space": 24}),
+                axes=AXES,
                 height=150,
                 legend={"show": False},
             )
