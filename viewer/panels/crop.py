@@ -27,7 +27,7 @@ class CropBox:
         self._lines: Any = None
         self._on = gui.add_checkbox("Show the box, hide the rest", False)
         self._size = gui.add_vector3("Box size", (1.0, 1.0, 1.0), min=(0.0, 0.0, 0.0), step=0.001)
-        fit = gui.add_button("Fit it to the scene")
+        fit = gui.add_button("Fit it to the scene", color="gray")
         self._on.on_update(client.guard(lambda event: self._switch()))
         self._size.on_update(client.guard(lambda event: self._changed()))
         fit.on_click(client.guard(lambda event: self._fit()))

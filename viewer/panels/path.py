@@ -54,7 +54,9 @@ class PathPanel(Panel):
         self._wait = gui.add_number("Seconds to the next", 2.0, min=0.05, step=0.05)
         self._loop = gui.add_checkbox("Loop", False, hint="the last keyframe leads back to the first")
         self._even = gui.add_checkbox("Constant speed", False, hint="the whole duration stays")
-        orbit = gui.add_button("Orbit around the scene", hint="keyframes on a circle, in place of these")
+        orbit = gui.add_button(
+            "Orbit around the scene", color="gray", hint="keyframes on a circle, in place of these"
+        )
         self._said = gui.add_markdown("")
         with gui.add_folder("Fly along it"):
             self._time = gui.add_slider("Time, s", 0.0, 1.0, 0.01, 0.0)
@@ -65,8 +67,10 @@ class PathPanel(Panel):
             self._make = gui.add_button("Render a video", icon=client.viewer.viser.Icon.VIDEO)
             self._bar = gui.add_progress_bar(0.0, visible=False)
         with gui.add_folder("File"):
-            save = gui.add_button("Save as JSON", hint="splat render RUN_OR_FILE --path FILE takes it")
-            load = gui.add_upload_button("Open a JSON file", mime_type="application/json")
+            save = gui.add_button(
+                "Save as JSON", color="gray", hint="splat render RUN_OR_FILE --path FILE takes it"
+            )
+            load = gui.add_upload_button("Open a JSON file", color="gray", mime_type="application/json")
 
         guard = client.guard
         add.on_click(guard(lambda event: self._do(lambda keys: keys.add(self._here()))))

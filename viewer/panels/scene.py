@@ -42,7 +42,7 @@ class ScenePanel(Panel):
             self._said = gui.add_markdown("Nothing is selected.")
             self._delete = gui.add_button("Delete the selection", color="red", disabled=True)
             self._edit = gui.add_button_group("Change it", ["Invert", "Clear"])
-            self._undo = gui.add_button("Undo the last deletion")
+            self._undo = gui.add_button("Undo the last deletion", color="gray")
         with gui.add_folder("Rectangle"):
             self._how = gui.add_dropdown("A rectangle will", [_REPLACE, _ADD, _SUBTRACT])
             drag = gui.add_checkbox(
@@ -57,10 +57,10 @@ class ScenePanel(Panel):
                 "Larger than", 0.0, 200.0, 1.0, 0.0, hint="times the median; 0 is off"
             )
             self._live = gui.add_checkbox("Preview while sliding", True)
-            find = gui.add_button("Find floaters")
+            find = gui.add_button("Find floaters", color="gray")
         with gui.add_folder("Crop box", expand_by_default=False):
             self._box = CropBox(gui, client)
-            select = gui.add_button("Select what is outside")
+            select = gui.add_button("Select what is outside", color="gray")
 
         client.handle.scene.on_rect_select(modifier="shift")(client.guard(self._rectangle))
         drag.on_update(client.guard(lambda event: self._drag(drag.value)))

@@ -54,9 +54,9 @@ class ViewPanel(Panel):
         mode.on_update(client.guard(lambda event: painter.set(mode=mode.value)))
         height.on_update(client.guard(lambda event: painter.set(height=int(height.value))))
         cap.on_update(client.guard(lambda event: painter.set(cap=int(cap.value))))
-        flip = gui.add_button("Turn upside down")
+        flip = gui.add_button("Turn upside down", color="gray")
         flip.on_click(client.guard(lambda event: client.turn_up(-client.up)))
-        home = gui.add_button("Back to the start")
+        home = gui.add_button("Back to the start", color="gray")
         home.on_click(client.guard(lambda event: client.go_home()))
         self._drawn, self._mode = drawn, mode
         self._note = gui.add_markdown("")
