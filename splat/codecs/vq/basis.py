@@ -43,12 +43,9 @@ class Basis:
         if degrees == 0:
             return Basis(*(sh.new_zeros(shape) for shape in ((0,), (0, 0), (0, 0))))
         values = sh[:, 1:].detach().double()
-        found = (
-            torch.eye(degrees + 1, dtype=torch.float64, device=sh.device)
-            if metric is None
-            else metric.double()
-        )
-        found = found + _RIDGE * torch.eye(degrees + 1, device=sh.device) * found.trace() / (degrees + 1)
+        alike = torch.eye(degrees + 1, dtype=torch.float64, device=sh.device)
+        found = alike if metric is None or float(metric.trace()) == 0 else metric.double()
+        found = found + _RIDGE * alike * found.trace() / (degrees + 1)
         constant = found[0, 1:] / found[0, 0]
         root = torch.linalg.cholesky(found[1:, 1:] / found[0, 0] - torch.outer(constant, constant))
         components = torch.einsum("nkc,kj->njc", values, root)

@@ -87,8 +87,9 @@ class Vq(Strategy):
             truth = ctx.target.float() / 255
             error = 10 ** (-psnr(ctx.output.image.detach().clamp(0, 1), truth, ctx.mask) / 10)
             self._error = error if self._error == 0 else _MEMORY * self._error + (1 - _MEMORY) * error
-            if ctx.step >= (self.config.start - _BEFORE) * ctx.steps:
-                self._measure(ctx)
+        measuring = ctx.step >= (self.config.start - _BEFORE) * ctx.steps
+        if measuring and (ctx.step % _MEASURE == 0 or self._samples == 0):
+            self._measure(ctx)
         if self._begun:
             self._slow(ctx)
 
