@@ -6,7 +6,8 @@ any order, missing normals, other types and further properties do no harm.
 
 A scene's heads go beside that, where other readers pass over them: a comment that begins with `splat_heads`
 says in JSON what they are, the values that they read are further properties feature_0, feature_1, ... of the
-Gaussians, and an element after these has the weights of each.
+Gaussians, and the weights of each, float32, end the file. No element declares them: gaussforge and gsply
+refuse files with a second element, and pass over bytes that follow the first.
 """
 
 from __future__ import annotations
@@ -54,7 +55,7 @@ def read(path: Path) -> Decoded:
         rest = _rest_names(path, vertex.names)
         degree = min(sh.MAX_DEGREE, math.isqrt(len(rest) // 3 + 1) - 1)
         size = os.fstat(file.fileno()).st_size
-        said, notes = _heads_of(path, header, vertex)
+        said, notes = _heads_of(path, header, vertex, size)
         if start + vertex.count * vertex.row_bytes > size:
             held = max(0, size - start) // vertex.row_bytes
             raise DataError(
@@ -65,7 +66,7 @@ def read(path: Path) -> Decoded:
         inputs = _feature_names(sum(head.width for head in said))
         gaussians, features = _read_rows(file, header.order, vertex, _harmonic_names(rest, degree), inputs)
         end = file.tell() if vertex.count else start
-        weights = {head.name: _weights(path, header, file, head, size) for head in said}
+        weights = _weights(path, header, file, said, size)
 
     gaussians.extras = heads.split(said, features)
     if len(rest) > 3 * (sh.coefficients(degree) - 1):
@@ -74,8 +75,7 @@ def read(path: Path) -> Decoded:
     extra = [name for name in vertex.names if name not in {*_REQUIRED, *_NORMAL, *rest, *inputs}]
     if extra:
         notes.append(f"ignored properties: {', '.join(extra[:8])}{' ...' if len(extra) > 8 else ''}")
-    known = {"vertex", *(_element(head.name) for head in said)}
-    others = [element.name for element in header.elements if element.name not in known and element.count]
+    others = [element.name for element in header.elements if element.name != "vertex" and element.count]
     if others:
         notes.append(f"ignored elements: {', '.join(others)}")
     elif not said and end < size:
@@ -144,8 +144,6 @@ def write(gaussians: Gaussians, path: Path, metadata: Metadata, options: PlyOpti
         about = json.dumps([head.to_json() for head in said], separators=(",", ":"))
         lines.append(f"comment {ply_header.HEADS} {about}")
     lines += [f"element vertex {count}", *(f"property float {name}" for name in names)]
-    for head in said:
-        lines += [f"element {_element(head.name)} {head.count}", "property float weight"]
     lines += ["end_header", ""]
 
     place = {name: 4 * column for column, name in enumerate(names)}
@@ -170,17 +168,12 @@ def write(gaussians: Gaussians, path: Path, metadata: Metadata, options: PlyOpti
     return []
 
 
-def _element(name: str) -> str:
-    """The element that has the weights of the head `name`."""
-    return f"head_{name}"
-
-
 def _feature_names(width: int) -> list[str]:
     """The properties of what heads read of a Gaussian."""
     return [f"feature_{i}" for i in range(width)]
 
 
-def _heads_of(path: Path, header: Header, vertex: Element) -> tuple[list[heads.Said], list[str]]:
+def _heads_of(path: Path, header: Header, vertex: Element, size: int) -> tuple[list[heads.Said], list[str]]:
     """The heads that the file has, and notes on those that it does not have whole."""
     for comment in header.comments:
         word, _, about = comment.partition(" ")
@@ -191,26 +184,28 @@ def _heads_of(path: Path, header: Header, vertex: Element) -> tuple[list[heads.S
         except ValueError as error:
             return [], [f"ignored the heads of the scene: {error}"]
         missing = set(_feature_names(sum(head.width for head in found))) - set(vertex.names)
-        counts = {element.name: element.count for element in header.elements}
-        if missing or any(counts.get(_element(head.name)) != head.count for head in found):
+        end = header.rows_end()
+        if missing or end is None or end >= size:
             return [], ["ignored the heads of the scene: another program left out what belongs to them"]
+        if end + 4 * sum(head.count for head in found) != size:
+            raise DataError(f"{path}: cut short or damaged: the weights of its heads are not whole")
         return found, []
     return [], []
 
 
-def _weights(path: Path, header: Header, file: BufferedReader, head: heads.Said, size: int) -> SavedHead:
-    """The head with its weights."""
-    found = header.find(path, _element(head.name))
-    assert found is not None  # _heads_of has looked
-    element, start = found
-    if element.properties != [("weight", "f4")] or start + element.row_bytes * element.count > size:
-        raise DataError(f"{path}: cut short or damaged: the weights of the head {head.name} are not whole")
-    file.seek(start)
-    stored = np.frombuffer(file.read(4 * head.count), f"{header.order}f4").astype(np.float32)
-    try:
-        return head.saved(torch.from_numpy(stored))
-    except ValueError as error:
-        raise DataError(f"{path}: damaged: {error}") from None
+def _weights(
+    path: Path, header: Header, file: BufferedReader, said: list[heads.Said], size: int
+) -> dict[str, SavedHead]:
+    """The heads with their weights, which end the file."""
+    file.seek(size - 4 * sum(head.count for head in said))
+    found: dict[str, SavedHead] = {}
+    for head in said:
+        stored = np.frombuffer(file.read(4 * head.count), f"{header.order}f4").astype(np.float32)
+        try:
+            found[head.name] = head.saved(torch.from_numpy(stored))
+        except ValueError as error:
+            raise DataError(f"{path}: damaged: {error}") from None
+    return found
 
 
 def max_error(gaussians: Gaussians, options: PlyOptions) -> dict[str, float]:

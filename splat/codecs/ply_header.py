@@ -63,6 +63,12 @@ class Header:
     comments: list[str]
     size: int  # bytes up to the first row
 
+    def rows_end(self) -> int | None:
+        """The bytes up to the end of the rows of all elements; None where lists hide it."""
+        if any(element.has_lists for element in self.elements):
+            return None
+        return self.size + sum(element.count * element.row_bytes for element in self.elements)
+
     def find(self, path: Path, name: str) -> tuple[Element, int] | None:
         """The element of this name and where its rows begin; None if there is none.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -48,7 +49,13 @@ def start() -> Callable[..., subprocess.Popen]:
 
     def run(*args: object, cwd: Path) -> subprocess.Popen:
         command = [sys.executable, "-m", "splat", *map(str, args)]
-        return subprocess.Popen(command, cwd=cwd, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        # A shell's background job ignores SIGINT, and so would what it starts.
+        heard = signal.signal(signal.SIGINT, signal.default_int_handler)
+        try:
+            return subprocess.Popen(command, cwd=cwd, text=True, **pipes)
+        finally:
+            signal.signal(signal.SIGINT, heard)
 
     return run
 

@@ -19,6 +19,7 @@ from roundtrip import CASES, memory_limit, name_of, round_trip, scene
 
 from splat.codecs import decode, encode, format_to_write, inspect, losses
 from splat.core import DataError, Gaussians
+from splat.core.heads import SavedHead
 
 Case = tuple[str, dict[str, Any]]
 every_case = pytest.mark.parametrize("case", CASES, ids=name_of)
@@ -79,7 +80,11 @@ def test_the_flag_the_frame_and_what_is_lost(tmp_path: Path, case: Case) -> None
     path = tmp_path / f"scene{case[0]}"
     given_scene = scene(20, 3, 0, antialiased=True)
     given_scene.extras["mask"] = torch.zeros(20)
-    metadata = {"offset": [1e6, 2.5, -3.0], "up_axis": "-y", "heads": {"glare": object()}}
+    metadata = {
+        "offset": [1e6, 2.5, -3.0],
+        "up_axis": "-y",
+        "heads": {"glare": SavedHead({}, torch.zeros(5))},
+    }
     form = format_to_write(path)
     said = losses(given_scene, path, metadata)
     notes = encode(given_scene, path, metadata, case[1])

@@ -175,7 +175,7 @@ def test_what_hangs_before_a_surface_is_found_and_the_surface_stays():
     assert hanging(gaussians.means, camera, output, 0.1).nonzero()[:, 0].tolist() == [961]
     ctx = context(gaussians, step=9, steps=20, camera=camera, output=output)
     ctx.views = SimpleNamespace(dataset=SimpleNamespace(train=[0]))
-    Floaters(FloatersConfig(every=0.5, spread=0.0)).after_step(ctx)
+    Floaters(FloatersConfig(every=0.5, spread=0.0, gap=0.1)).after_step(ctx)
     assert len(ctx.gaussians) == 961
 
 

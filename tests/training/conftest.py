@@ -67,6 +67,7 @@ class ToyDataset:
     extent: float = 3.3
     offset: torch.Tensor = field(default_factory=lambda: torch.zeros(3, dtype=torch.float64))
     scene: Any = None
+    notes: list[str] = field(default_factory=list)
     closed: bool = False
 
     def __post_init__(self) -> None:
