@@ -26,7 +26,7 @@ class VqConfig:
     """Most codewords of a codebook."""
     palette: int = 2048
     """Codewords of the view-dependent colours in the layout sog."""
-    final_rate: float = 0.1
+    final_rate: float = 0.4
     """Learning rates of what is quantized fall to this share at the end."""
     opacity_penalty: float = 0.0
     """Weight of the mean opacity in the loss, besides that of the density control, until the last pruning."""
