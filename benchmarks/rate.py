@@ -4,8 +4,11 @@
 
 By the preset cpu (mcmc) each set is trained once and written in every format; with the preset compact it is
 trained for .vq at each of the rates, and for .sog at the first two. All runs have the same seed, steps and cap, so
-that they share their unquantized beginning, which is trained once. Files are decoded and scored on the held-out views.
-Results are written as they come.
+that they share their unquantized beginning bit for bit (tests/strategies/test_vq.py), which is trained once: what
+`splat train` makes of the same settings are the same bytes. Files are decoded and scored on the held-out views.
+
+Results are written as they come, and the states of the runs beside them (FILE.states). The same command goes on from
+both where it was stopped; they belong to the code that made them.
 """
 
 from __future__ import annotations
@@ -13,17 +16,21 @@ from __future__ import annotations
 import argparse
 import copy
 import json
+import math
 import os
+import shutil
 import tempfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from splat import codecs
 from splat.core import Gaussians, SplatError
+from splat.core.files import replacing
 from splat.data import Dataset
 from splat.raster import RenderOptions, render
 from splat.strategies import registry
@@ -38,17 +45,9 @@ SETS: dict[str, dict[str, Any]] = {
     "fox": {"downscale": 4.0},
     "chair": {"downscale": 2.0, "background": "white"},
 }
-PALETTES = (None, 4096, 1024)  # of post-training SOG
-
-
-def session(config: TrainConfig, dataset: Dataset, state: dict[str, Any] | None = None) -> Session:
-    return assemble(config, dataset, registry.build(config.strategies, config.options), state=state)
-
-
-def run(chosen: Session, until: int) -> Session:
-    while chosen.trainer.ctx.step < until:
-        chosen.trainer.step()
-    return chosen
+PALETTES = (None, 4096, 1024, 256, 64)  # of post-training SOG
+SAVE_EVERY = 500  # steps
+State = dict[str, Any]
 
 
 def with_vq(config: TrainConfig, **options: Any) -> TrainConfig:
@@ -58,30 +57,61 @@ def with_vq(config: TrainConfig, **options: Any) -> TrainConfig:
 
 
 class Bench:
-    """The files of one data set."""
+    """The runs and files of one data set."""
 
     def __init__(
-        self, name: str, config: TrainConfig, dataset: Dataset, folder: Path, keep: Callable[[], None]
+        self,
+        name: str,
+        config: TrainConfig,
+        dataset: Dataset,
+        states: Path,
+        rows: list[dict[str, Any]],
+        keep: Callable[[], None],
     ) -> None:
-        self.name, self.config, self.dataset, self.folder, self.keep = name, config, dataset, folder, keep
-        self.rows: list[dict[str, Any]] = []
+        self.name, self.config, self.dataset, self.states, self.keep = name, config, dataset, states, keep
+        self.rows = rows
+
+    def run(self, name: str, config: TrainConfig, until: int, begun: State | None = None) -> Session:
+        """The run `name`, `until` steps of it: from where it was stopped, or from the state `begun`, or anew."""
+        path = self.states / f"{self.name}-{name}.pt"
+        # A state is taken over as it is, and trained on.
+        state = torch.load(path, weights_only=True) if path.exists() else copy.deepcopy(begun)
+        strategies = registry.build(config.strategies, config.options)
+        chosen = assemble(config, self.dataset, strategies, state=state)
+        while chosen.trainer.ctx.step < until:
+            chosen.trainer.step()
+            if chosen.trainer.ctx.step in (until, *range(0, until, SAVE_EVERY)):
+                with replacing(path) as file:
+                    torch.save(chosen.state_dict(), file)
+        return chosen
+
+    def has(self, what: str) -> bool:
+        return any(row["file"] == what for row in self.own)
+
+    @property
+    def own(self) -> list[dict[str, Any]]:
+        """The rows of this data set."""
+        return [row for row in self.rows if row["set"] == self.name]
 
     def file(self, what: str, chosen: Session, extension: str, options: dict[str, Any] | None = None) -> None:
-        """Write, decode, score and print one file."""
-        scene, metadata = baked(chosen)
-        path = self.folder / f"scene{extension}"
-        try:
-            codecs.encode(scene, path, metadata, options)
-        except SplatError as error:
-            print(f"{self.name:<6} {what:<24} not written: {str(error).splitlines()[0]}", flush=True)
+        """Write, decode, score and print one file, unless that is done."""
+        if self.has(what):
             return
-        size = path.stat().st_size
-        decoded, _ = codecs.decode(path)
+        scene, metadata = baked(chosen)
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / f"scene{extension}"
+            try:
+                codecs.encode(scene, path, metadata, options)
+            except SplatError as error:
+                print(f"{self.name:<6} {what:<24} not written: {str(error).splitlines()[0]}", flush=True)
+                return
+            size = path.stat().st_size
+            decoded, _ = codecs.decode(path)
         row = {"set": self.name, "file": what, "bytes": size, "gaussians": len(decoded)}
         row |= self.score(decoded)
         self.rows.append(row)
         self.keep()
-        first = self.rows[0]["bytes"]
+        first = self.own[0]["bytes"]
         print(
             f"{self.name:<6} {what:<24} {size:>10,} {first / size:>7.1f}x {row['psnr']:>7.2f} {row['ssim']:>7.4f} "
             f"{row['gaussians']:>8,}",
@@ -105,11 +135,11 @@ class Bench:
     def measure(self, rates: list[float]) -> None:
         config, steps = self.config, self.config.steps
         # Until quantization begins the strategy vq changes nothing: one beginning serves all runs.
-        begun = session(with_vq(config), self.dataset)
-        run(begun, round(begun.trainer.strategies[1].config.start * steps) - 1)
-        state = begun.state_dict()
+        shared = with_vq(config)
+        start: float = registry.build(shared.strategies, shared.options)[1].config.start
+        state = self.run("shared", shared, round(start * steps) - 1).state_dict()
 
-        plain = run(session(config, self.dataset, without_vq(state)), steps)
+        plain = self.run("mcmc", config, steps, without_vq(state))
         self.file("mcmc .ply", plain, ".ply")
         for form in codecs.formats():
             if form.write is not None and form.extensions[0] not in (".ply", ".sog", ".vq", ".html"):
@@ -121,18 +151,34 @@ class Bench:
 
         for layout, chosen in (("vq", rates), ("sog", rates[:2])):
             for rate in chosen:
-                tried = with_vq(config, layout=layout, rate=rate)
-                done = run(session(tried, self.dataset, copy.deepcopy(state)), steps)
-                self.file(f"compact .{layout} rate {rate:g}", done, f".{layout}")
+                what = f"compact .{layout} rate {rate:g}"
+                if not self.has(what):
+                    tried = with_vq(config, layout=layout, rate=rate)
+                    self.file(what, self.run(f"{layout}-{rate:g}", tried, steps, state), f".{layout}")
 
 
-def without_vq(state: dict[str, Any]) -> dict[str, Any]:
+def without_vq(state: State) -> State:
     """The state of a run whose only strategy is mcmc."""
-    plain = copy.deepcopy(state)
-    followed = plain["trainer"]["main"]["state"]
-    for name in [name for name in followed if name.startswith("vq_")]:
-        del followed[name]
-    return plain
+    main = state["trainer"]["main"]
+    followed = {name: value for name, value in main["state"].items() if not name.startswith("vq_")}
+    return {**state, "trainer": {**state["trainer"], "main": {**main, "state": followed}}}
+
+
+def gains(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Of each file of compact: dB above post-training SOG of as many bytes, on straight lines over log bytes.
+
+    Files smaller than every such SOG are compared with the smallest, which is larger: the gain is at least that.
+    """
+    sogs = sorted((row["bytes"], row["psnr"]) for row in rows if row["file"].startswith("mcmc .sog"))
+    found = []
+    for row in rows:
+        if sogs and row["file"].startswith("compact"):
+            at = np.interp(
+                math.log(row["bytes"]), [math.log(size) for size, _ in sogs], [db for _, db in sogs]
+            )
+            least = row["bytes"] < sogs[0][0]
+            found.append({"file": row["file"], "gain": row["psnr"] - float(at), "at_least": least})
+    return found
 
 
 def plot(rows: list[dict[str, Any]], path: Path) -> None:
@@ -171,12 +217,21 @@ def main() -> None:
     parser.add_argument("--plot", type=Path, help="a PNG; needs matplotlib")
     args = parser.parse_args()
     root = args.data or Path(os.environ.get("SPLAT_DATA") or ROOT.parent / "shared" / "data")
-    about = {"steps": args.steps, "cap": args.cap, "seed": args.seed, "downscale": args.downscale}
-    benches: list[Bench] = []
+    about = {key: getattr(args, key) for key in ("steps", "cap", "seed", "downscale", "sh_interval")}
+    states = args.out.with_name(args.out.name + ".states")
+    states.mkdir(parents=True, exist_ok=True)
+    rows: list[dict[str, Any]] = []
+    if args.out.exists():
+        found = json.loads(args.out.read_text())
+        if {key: found.get(key) for key in about} != about:
+            parser.error(f"{args.out} is of other settings: remove it, or name another file with --out")
+        rows = found["files"]
 
     def keep() -> None:
-        rows = [row for bench in benches for row in bench.rows]
-        args.out.write_text(json.dumps({**about, "files": rows}, indent=2) + "\n")
+        by_set = {name: [row for row in rows if row["set"] == name] for name in SETS}
+        gained = {name: gains(these) for name, these in by_set.items() if these}
+        with replacing(args.out) as file:
+            file.write((json.dumps({**about, "files": rows, "above_sog": gained}, indent=2) + "\n").encode())
         if args.plot is not None:
             plot(rows, args.plot)
 
@@ -188,10 +243,10 @@ def main() -> None:
         config = replace(config, max_gaussians=args.cap, sh_interval=args.sh_interval)
         if args.downscale is not None:
             config = replace(config, downscale=args.downscale)
-        with open_dataset(root / name, config) as dataset, tempfile.TemporaryDirectory() as folder:
-            benches.append(Bench(name, config, dataset, Path(folder), keep))
-            benches[-1].measure(args.rates)
+        with open_dataset(root / name, config) as dataset:
+            Bench(name, config, dataset, states, rows, keep).measure(args.rates)
     print(f"written to {args.out}")
+    shutil.rmtree(states)
 
 
 if __name__ == "__main__":
