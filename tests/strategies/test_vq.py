@@ -143,6 +143,16 @@ def test_until_it_begins_nothing_changes(dataset: Dataset) -> None:
         assert torch.equal(a, b), key
 
 
+@pytest.mark.parametrize("layout", ["sog", "vq"])
+def test_what_is_drawn_has_the_signs_of_what_is_stored(dataset: Dataset, layout: str) -> None:
+    """Gradients of -q would carry q the other way."""
+    chosen = run(session(dataset, layout), 60)
+    ctx = chosen.trainer.ctx
+    stored, drawn = ctx.gaussians.quats, chosen.trainer.strategies[1].transform(ctx.gaussians, ctx).quats
+    assert bool((stored.gather(1, stored.abs().argmax(1, keepdim=True)) < 0).any())
+    assert bool(((stored * drawn).sum(1) > 0).all())
+
+
 def test_the_fused_step_stays(dataset: Dataset) -> None:
     chosen = session(dataset, "vq")
     calls = []

@@ -150,7 +150,9 @@ def _rotations(quats: Tensor) -> Tensor:
         place = np.abs(packed[odd, :3] - 127.5).argmax(1)
         packed[odd, place] += np.where(packed[odd, place] > 127, -1, 1).astype(np.int8).view(np.uint8)
         rounded[odd] = sog.unpack_quats(packed[odd])
-    return torch.from_numpy(rounded).to(quats)
+    found = torch.from_numpy(rounded).to(quats)
+    # SOG has the largest component positive. Gradients fit the stored quaternion only by its own sign.
+    return torch.where((found * quats).sum(1, keepdim=True) < 0, -found, found)
 
 
 def _centres(means: Tensor) -> Tensor:
