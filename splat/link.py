@@ -349,3 +349,50 @@ class Session:
         snapshot = Snapshot(step, step, gaussians, degree, math.nan, heads=heads, metadata=metadata or {})
         session.slot.publish(snapshot)
         return session
+
+
+@dataclass(frozen=True)
+class SparseModel:
+    """Poses and points as structure from motion has them at a moment.
+
+    Attributes:
+        cameras: of the photographs that have a pose, by name.
+        points: [P, 3] float32.
+        colours: [P, 3] uint8.
+    """
+
+    cameras: Mapping[str, Camera]
+    points: Tensor
+    colours: Tensor
+
+
+@dataclass(frozen=True)
+class StageProgress:
+    """How far a job of several stages is.
+
+    Attributes:
+        done: a line for each stage that is finished.
+        now: a line for the present one.
+        share: of the present one that is done, in [0, 1].
+    """
+
+    done: Sequence[str]
+    now: str
+    share: float
+
+
+@dataclass
+class Growth:
+    """A model that is being found, and who looks at it.
+
+    Attributes:
+        name: what people call the scene.
+        progress: of the stages; called from the viewer's threads.
+        slot: the newest model; `slot.wanted` while somebody looks.
+        log: writes a line for the user.
+    """
+
+    name: str
+    progress: Callable[[], StageProgress]
+    slot: Slot[SparseModel] = field(default_factory=Slot)
+    log: Callable[[str], None] = print

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import io
-import logging
 import math
 import threading
 import time
 import traceback
-import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -29,7 +27,6 @@ from splat.viewer.threads import use_threads
 TICK_SECONDS = 0.25
 LATE_TICK_SECONDS = 1.0  # while the budget is used up
 _GREETING_SECONDS = 1.0  # that a visitor waits for his page at most, while the budget is used up
-_QUIET_SECONDS = 10.0  # before the same kind of failure is told again
 
 
 class Source:
@@ -114,7 +111,7 @@ class Viewer:
             UsageError: viser is not installed.
             DeviceError: no port is free, or the host is not one of this machine.
         """
-        from splat.viewer.serving import import_viser, serve
+        from splat.viewer.serving import hear_failures, import_viser, serve
 
         self.viser = import_viser()
         self.budget = Budget(share)
@@ -124,13 +121,9 @@ class Viewer:
         self._log = log or sessions[0].log
         self._stopped = threading.Event()
         self._placed = False
-        # Handles of browsers that have just left are written to now and then; that is no news to anybody, nor is
-        # what is wrong with a message that no page would send.
-        warnings.filterwarnings("ignore", message=r"Queued a .* on a closed connection")
-        warnings.filterwarnings("ignore", message=r"\[viser\] .* does not match annotation")
         self.address = address or Address()
         self.server, self.port = serve(self.viser, self.address, sessions[0].name, self.log)
-        self._hear_failures()
+        self._deafen = hear_failures(self.server, self.log)
         self.server.gui.configure_theme(
             show_logo=False, show_share_button=False, dark_mode=True, control_width="large"
         )
@@ -157,32 +150,7 @@ class Viewer:
             client.close()
         with contextlib.redirect_stdout(io.StringIO()):
             self.server.stop()
-        logging.getLogger("websockets.server").removeHandler(self._handler)
-
-    def _hear_failures(self) -> None:
-        """Failures of connections, such as garbage on the socket, become lines of the log."""
-        viewer = self
-        told: dict[str, float] = {}
-
-        class Lines(logging.Handler):
-            def emit(self, record: logging.LogRecord) -> None:
-                cause = record.exc_info[1] if record.exc_info else None
-                kind, now = type(cause).__name__, time.monotonic()
-                # Somebody may send garbage all day, and the cause may quote all of it.
-                if now - told.get(kind, -math.inf) >= _QUIET_SECONDS:
-                    told[kind] = now
-                    viewer.log(f"viewer: {record.getMessage()}" + (f": {cause!r:.120}" if cause else ""))
-
-        self._handler = Lines(logging.WARNING)
-        logger = logging.getLogger("websockets.server")
-        logger.addHandler(self._handler)
-        logger.propagate = False
-
-        def failed(loop: Any, context: dict[str, Any]) -> None:
-            self.log(f"viewer: {context.get('message')}: {context.get('exception')!r:.120}")
-
-        loop = self.server.get_event_loop()
-        loop.call_soon_threadsafe(loop.set_exception_handler, failed)
+        self._deafen()
 
     async def _connected(self, handle: Any) -> None:
         # In a thread of its own: it may wait, and viser's few threads have other work.

@@ -88,9 +88,27 @@ def first_view(cameras: Sequence[Camera], gaussians: Gaussians | None, up: Tenso
     if cameras:
         return cameras[0]
     centre, radius = bulk(gaussians.means) if gaussians is not None else (torch.zeros(3), 1.0)
-    fov = math.radians(50)
     aside = torch.linalg.cross(up, torch.tensor([0.31, 0.22, 0.92]))
-    direction = torch.nn.functional.normalize(torch.linalg.cross(aside, up) + 0.35 * up, dim=0)
+    return _from_outside(centre, radius, torch.linalg.cross(aside, up), up)
+
+
+def overview(cameras: Sequence[Camera], points: Tensor, up: Tensor) -> tuple[Camera, Tensor]:
+    """A view of all cameras and the bulk of the `points` [P, 3], from behind the cameras where these look one way;
+    and the middle [3] of what it shows."""
+    places = torch.stack([camera.position.float().cpu() for camera in cameras])
+    forward = torch.stack([camera.forward.float().cpu() for camera in cameras]).mean(0)
+    level = forward - (forward @ up) * up
+    if float(level.norm()) < 0.3:  # they stand around the scene, or look down on it
+        level = torch.linalg.cross(up, torch.tensor([0.31, 0.22, 0.92]))
+    centre, radius = bulk(torch.cat([points.float().cpu(), places]))
+    radius = max(radius, float((places - centre).norm(dim=1).max()))
+    return _from_outside(centre, radius, -level, up), centre
+
+
+def _from_outside(centre: Tensor, radius: float, level: Tensor, up: Tensor) -> Camera:
+    """A ball seen whole from the direction `level` [3], a little from above."""
+    fov = math.radians(50)
+    direction = torch.nn.functional.normalize(torch.nn.functional.normalize(level, dim=0) + 0.35 * up, dim=0)
     return Camera.look_at(
         centre + direction * radius / math.sin(fov / 2),
         centre,

@@ -44,9 +44,9 @@ def segments(points: Tensor, hidden: Tensor | None = None) -> np.ndarray:
     return points[:, ends].reshape(-1, 2, 3).float().numpy()
 
 
-def colours(losses: Tensor, chosen: int | None = None) -> np.ndarray:
+def colours(losses: Tensor, chosen: int | Tensor | None = None) -> np.ndarray:
     """[F * SEGMENTS, 2, 3] uint8 colours: blue where the loss is low, red where it is high, grey where there is
-    none (NaN), white for the `chosen` camera."""
+    none (NaN), white for the `chosen` camera (or [F] bool cameras)."""
     known = torch.isfinite(losses)
     # Neither end of the colour map: both are too dark for a thin line.
     value = 0.1 + 0.8 * stretched(losses.float(), known, 0.05, 0.95).clamp(0, 1)

@@ -5,7 +5,11 @@ from __future__ import annotations
 import contextlib
 import getpass
 import io
+import logging
+import math
 import socket
+import time
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +19,7 @@ from splat.viewer import origins
 
 _TOLD = 20  # origins that the log names
 _PORTS = 50  # tried from the first one on
+_QUIET_SECONDS = 10.0  # before the same kind of failure is told again
 
 
 @dataclass(frozen=True)
@@ -66,6 +71,36 @@ def serve(viser: Any, address: Address, label: str, log: Callable[[str], None]) 
     with contextlib.redirect_stdout(io.StringIO()), origins.checked(address.host, refused):
         server = viser.ViserServer(host=address.host, port=port, label=label, verbose=False)
     return server, server.get_port()
+
+
+def hear_failures(server: Any, log: Callable[[str], None]) -> Callable[[], None]:
+    """Failures of connections, such as garbage on the socket, become lines of the log; returns what ends that."""
+    # Handles of browsers that have just left are written to now and then; that is no news to anybody, nor is
+    # what is wrong with a message that no page would send.
+    warnings.filterwarnings("ignore", message=r"Queued a .* on a closed connection")
+    warnings.filterwarnings("ignore", message=r"\[viser\] .* does not match annotation")
+    told: dict[str, float] = {}
+
+    class Lines(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            cause = record.exc_info[1] if record.exc_info else None
+            kind, now = type(cause).__name__, time.monotonic()
+            # Somebody may send garbage all day, and the cause may quote all of it.
+            if now - told.get(kind, -math.inf) >= _QUIET_SECONDS:
+                told[kind] = now
+                log(f"viewer: {record.getMessage()}" + (f": {cause!r:.120}" if cause else ""))
+
+    handler = Lines(logging.WARNING)
+    logger = logging.getLogger("websockets.server")
+    logger.addHandler(handler)
+    logger.propagate = False
+
+    def failed(loop: Any, context: dict[str, Any]) -> None:
+        log(f"viewer: {context.get('message')}: {context.get('exception')!r:.120}")
+
+    loop = server.get_event_loop()
+    loop.call_soon_threadsafe(loop.set_exception_handler, failed)
+    return lambda: logger.removeHandler(handler)
 
 
 def announcement(address: Address, port: int) -> list[str]:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from splat.core.files import replacing
-from splat.data.sfm import diagnosis
+from splat.data.sfm import diagnosis, snapshots
 
 if TYPE_CHECKING:
     from splat.data.sfm.worker import Job
@@ -43,6 +43,14 @@ def reconstruct(job: Job) -> dict[str, Any]:
     import pycolmap
 
     pycolmap.set_random_seed(job.options.seed)
+    try:
+        return _best(job)
+    finally:
+        shutil.rmtree(job.folder / snapshots.FOLDER, ignore_errors=True)
+
+
+def _best(job: Job) -> dict[str, Any]:
+    """Make attempts until one poses enough; what `reconstruct` returns."""
     found: dict[str, list[dict[str, Any]]] = {}
     for name, attempt in _attempts(job).items():
         found[name] = _once(job, name, attempt)
@@ -116,7 +124,7 @@ def _pipeline(job: Job, folder: Path) -> Any:
     # A model of three photographs is worth naming where there are thirty.
     options.min_model_size = max(2, min(10, count // 10))
     if job.snapshots:
-        options.snapshot_path = job.folder / "snapshots"
+        options.snapshot_path = job.folder / snapshots.FOLDER
         options.snapshot_frames_freq = max(1, count // _SNAPSHOTS)
         shutil.rmtree(options.snapshot_path, ignore_errors=True)
         options.snapshot_path.mkdir(parents=True)
@@ -131,6 +139,8 @@ def _run_incremental(job: Job, folder: Path, options: Any) -> list[Path]:
     def next_image(step: int = 1) -> None:
         nonlocal posed
         posed += step
+        if job.snapshots:
+            snapshots.prune(job.folder / snapshots.FOLDER)
         # Models that are tried and dropped count images more than once.
         job.progress(min(posed, len(job.pictures) - 1), len(job.pictures))
 

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import sys
+import threading
 import time
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
 from splat.cli.command import Common, OptionalInt, OptionalPath, parse, print_json
+
+if TYPE_CHECKING:
+    from splat.data.sfm import Listener
+    from splat.link import StageProgress
 
 PLAIN_SECONDS = 10.0  # between two progress lines where there is no terminal
 LIVE_SECONDS = 0.2
@@ -35,6 +41,7 @@ class Process(Common):
       splat process walk.mp4 garden --frames 150
       splat process ~/photos/garden walk.mp4 garden --orient up
       splat process ~/photos/vase vase --chroma-key green
+      splat process ~/photos/garden garden --viewer          watch it grow in the browser
     """
 
     paths: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="INPUT [INPUT ...] DATA")]
@@ -72,6 +79,14 @@ class Process(Common):
     """For features and matches, 0 for one a core; the result is the same."""
     json: bool = False
     """Print the summary as one JSON document."""
+    viewer: bool = False
+    """Show cameras and points in the browser while they are found."""
+    viewer_host: str = "127.0.0.1"
+    """Serve the viewer here; 0.0.0.0 lets other machines in."""
+    viewer_port: int = 8080
+    """The viewer's port, or the next free one."""
+    keep_viewer: bool = False
+    """Keep the viewer when all is done, until Ctrl-C."""
 
 
 def main(argv: list[str]) -> int:
@@ -84,15 +99,30 @@ def main(argv: list[str]) -> int:
     names = ProcessOptions.__dataclass_fields__.keys()
     options = ProcessOptions(**{name: getattr(args, name) for name in names if hasattr(args, name)})
     console = Console(sys.stderr if args.json else sys.stdout)
-    try:
-        summary = process(list(args.paths[:-1]), args.paths[-1], options, console)
-    finally:
-        console.close()
-    if args.json:
-        print_json(summary)
-    else:
-        print("\n".join(told(summary)))
+    watched = args.viewer or args.keep_viewer
+    with _watching(args, console) if watched else nullcontext(console) as listener:
+        try:
+            summary = process(list(args.paths[:-1]), args.paths[-1], options, listener, snapshots=watched)
+        finally:
+            console.close()
+        if args.json:
+            print_json(summary)
+        else:
+            print("\n".join(told(summary)))
+        if args.keep_viewer:
+            from splat.cli.view import until_interrupted
+
+            console.say("the viewer stays until Ctrl-C")
+            until_interrupted()
     return 0
+
+
+def _watching(args: Process, console: Console) -> AbstractContextManager[Listener]:
+    """A listener with a viewer."""
+    from splat.cli.growing import growing
+    from splat.viewer.serving import Address
+
+    return growing(args.paths[-1], console, Address(args.viewer_host, args.viewer_port))
 
 
 def told(summary: dict[str, Any]) -> list[str]:
@@ -134,41 +164,62 @@ class Console:
 
     def __init__(self, stream: Any) -> None:
         self._stream, self._live = stream, stream.isatty()
+        self._lock = threading.Lock()  # a viewer says something, too
         self._start = self._shown = 0.0
         self._first: int | None = None
         self._width = 0
+        self._ended: list[str] = []
+        self._now, self._share = "", 0.0
 
     def begin(self, stage: str, kept: bool) -> None:
         self._start = self._shown = time.monotonic()
         self._first = None
         if kept:
-            self._say(f"{stage}: kept from before")
+            self._over(f"{stage}: kept from before")
+        else:
+            self._now, self._share = stage, 0.0
 
     def progress(self, stage: str, done: int, total: int) -> None:
         now = time.monotonic()
         if self._first is None:
             self._first, self._start = done, now
-        if now - self._shown < (LIVE_SECONDS if self._live else PLAIN_SECONDS):
-            return
-        self._shown = now
         steps = done - self._first
         left = f"  ETA {_clock((now - self._start) * (total - done) / steps)}" if steps else ""
         count = f"{100 * done // total}%" if stage == "photographs" else f"{done:,}/{total:,}"
-        self._say(f"{stage}: {count}{left}", passing=self._live)
+        self._now, self._share = f"{stage}: {count}{left}", done / max(1, total)
+        if now - self._shown >= (LIVE_SECONDS if self._live else PLAIN_SECONDS):
+            self._shown = now
+            self.say(self._now, passing=self._live)
 
     def end(self, stage: str, seconds: float, result: Any) -> None:
-        self._say(f"{stage}: {_outcome(stage, result)} ({_clock(seconds)})")
+        self._over(f"{stage}: {_outcome(stage, result)} ({_clock(seconds)})")
+
+    def progress_now(self) -> StageProgress:
+        """The same for a viewer."""
+        from splat.link import StageProgress
+
+        return StageProgress(tuple(self._ended), self._now, self._share)
 
     def close(self) -> None:
         """Leave the line."""
-        if self._width:
-            print(file=self._stream)
-            self._width = 0
+        with self._lock:
+            if self._width:
+                print(file=self._stream)
+                self._width = 0
 
-    def _say(self, line: str, passing: bool = False) -> None:
-        start = "\r" if self._width else ""
-        print(f"{start}{line:<{self._width}}", end="" if passing else "\n", file=self._stream, flush=True)
-        self._width = len(line) if passing else 0
+    def say(self, line: str, passing: bool = False) -> None:
+        """Print a line, in place of the one that passes."""
+        with self._lock:
+            start = "\r" if self._width else ""
+            end = "" if passing else "\n"
+            print(f"{start}{line:<{self._width}}", end=end, file=self._stream, flush=True)
+            self._width = len(line) if passing else 0
+
+    def _over(self, line: str) -> None:
+        """A stage is finished."""
+        self._ended.append(line)
+        self._now, self._share = "", 1.0
+        self.say(line)
 
 
 def _outcome(stage: str, result: dict[str, Any]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -17,6 +18,7 @@ import numpy as np
 import orbit
 import pytest
 import torch
+from page import Page
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 
@@ -190,6 +192,28 @@ def test_other_options_do_their_stages_again(photos, processed, tmp_path):
     process([photos], data, ProcessOptions(threads=1), listener)
     assert (listener.kept, listener.done) == (["photographs", "features", "matches", "mapping"], ["model"])
     assert not (data / "frame.json").exists()
+
+
+def test_a_page_shows_the_model(start, photos, processed, tmp_path):
+    """Poses are found again, with a visitor: they have the same bits as without him; the page stays until Ctrl-C."""
+    data = Path(shutil.copytree(processed[1], tmp_path / "data"))
+    flags = ("--orient", "up", "--mapper", "incremental", "--keep-viewer", "--viewer-port", 18680)
+    running = start("process", photos, data, *flags, *OPTIONS, cwd=tmp_path)
+    said = iter(running.stdout)
+    port = next(
+        int(match[1]) for line in said if (match := re.match(r"viewer: http://127.0.0.1:(\d+)$", line))
+    )
+    with Page(port) as page:
+        assert any("the viewer stays" in line for line in said)
+        points = json.loads((data / "process.json").read_text())["points"]
+        page.wait(lambda: page.nodes.get("/points", [0])[-1] == points)
+        page.wait(lambda: f"**10** photographs have a pose, **{points:,}** points" in page.text())
+        assert "- mapping: 10 photographs posed by the mapper incremental" in page.text()
+    running.send_signal(signal.SIGINT)
+    _, err = running.communicate(timeout=60)
+    assert (running.returncode, err) == (0, "")
+    assert model(data) == model(processed[1])
+    assert not (data / "process" / "snapshots").exists()
 
 
 def test_ctrl_c_ends_the_child_and_the_command_goes_on(start, photos, tmp_path):

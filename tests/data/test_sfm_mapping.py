@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +16,7 @@ from PIL import Image
 from splat.core import DataError
 from splat.data import frame
 from splat.data.problems import DatasetError
-from splat.data.sfm import ProcessOptions, diagnosis, finish, mapping, orientation, pairs
+from splat.data.sfm import ProcessOptions, diagnosis, finish, mapping, orientation, pairs, snapshots
 from splat.data.sfm.gather import Picture
 from splat.data.sfm.worker import Job
 
@@ -69,6 +71,57 @@ def test_exact_matches_give_exact_poses(mapped):
     extent = 1.1 * max(np.linalg.norm(i.projection_center()) for i in truth.images.values())
     assert max(error.proj_center_error for error in errors) < 1e-4 * extent
     assert max(error.rotation_error_deg for error in errors) < 1e-2
+
+
+class Watching(io.StringIO):
+    """Reads the newest snapshot whenever the mapper tells how far it is, which it does while it works."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__()
+        self._folder, self._last = folder, ""
+        self.seen: list[snapshots.Snapshot] = []
+        self.folders = 0
+
+    def write(self, text: str) -> int:
+        self.folders = max(self.folders, len(list(self._folder.iterdir())))
+        if (found := snapshots.newest(self._folder, self._last)) is not None:
+            self._last = found[0]
+            self.seen.append(found[1])
+        return len(text)
+
+
+def test_snapshots_show_the_model_grow(tmp_path, monkeypatch):
+    """Models of rising size, few of them on the disk at a time and none in the end; the model is the same."""
+    monkeypatch.setattr("splat.data.sfm.worker._INTERVAL", 0.0)
+    job, _ = synthetic(tmp_path)
+    plain = mapping.reconstruct(job)
+    bits = {path: path.read_bytes() for path in job.folder.glob("models/incremental/0/*")}
+    shutil.rmtree(job.folder / "models")
+    stream = Watching(job.folder / snapshots.FOLDER)
+    watched = mapping.reconstruct(replace(job, snapshots=True, stream=stream))
+    sizes = [len(snapshot.cameras) for snapshot in stream.seen]
+    assert sizes == sorted(sizes)
+    assert len(set(sizes)) > 10
+    assert all(len(s.points) == len(s.colours) > 0 for s in stream.seen)
+    assert 0 < stream.folders <= 4
+    assert not (job.folder / snapshots.FOLDER).exists()
+    assert watched == plain
+    assert {path: path.read_bytes() for path in bits} == bits
+    last = snapshots.read(job.folder / watched["models"][0]["folder"])
+    given = pycolmap.Reconstruction(job.folder / watched["models"][0]["folder"])
+    for image in given.images.values():
+        assert np.allclose(last.cameras[image.name].position.numpy(), image.projection_center())
+
+
+def test_a_half_written_snapshot_is_passed_over(mapped, tmp_path):
+    job = mapped[0]
+    whole = job.folder / "models" / "incremental" / "0"
+    shutil.copytree(whole, tmp_path / "1")
+    shutil.copytree(whole, tmp_path / "2")
+    (tmp_path / "2" / "points3D.bin").write_bytes((whole / "points3D.bin").read_bytes()[:1000])
+    assert snapshots.newest(tmp_path)[0] == "1"
+    assert snapshots.newest(tmp_path, "1") is None
+    assert snapshots.newest(tmp_path / "none") is None
 
 
 def test_a_model_without_parallax_is_told(mapped, monkeypatch):

@@ -25,6 +25,7 @@ class Page:
         elements: uuid -> properties of what is in the control panel.
         images: number of background images received; `image` is the latest.
         splats: number of splats in the scene, None where there are none.
+        nodes: name -> sizes of each set of points or lines that was shown there, in turn.
         notifications: (title, body) of each.
     """
 
@@ -39,6 +40,7 @@ class Page:
         self.images = 0
         self.jpeg = b""
         self.splats: int | None = None
+        self.nodes: dict[str, list[int]] = {}
         self.notifications: list[tuple[str, str]] = []
         self.camera: dict[str, Any] = {
             "position": (0.0, 0.0, -3.0),
@@ -47,6 +49,7 @@ class Page:
             "wxyz": (1.0, 0.0, 0.0, 0.0),
             "fov": 1.0,
         }
+        self._placed: set[str] = set()
         self._lock = threading.Lock()
         self._thread = threading.Thread(target=self._listen, daemon=True)
         self._thread.start()
@@ -167,9 +170,14 @@ class Page:
             self.splats = lengths[message["props"]["buffer"]["__binary_index"]] // _SPLAT_BYTES
         elif kind == "SceneNodeUpdateMessage" and "buffer" in message["updates"]:
             self.splats = lengths[message["updates"]["buffer"]["__binary_index"]] // _SPLAT_BYTES
+        elif kind in _VERTEX_BYTES:
+            length = lengths[message["props"]["points"]["__binary_index"]]
+            self.nodes.setdefault(message["name"], []).append(length // _VERTEX_BYTES[kind])
         elif kind == "RemoveSceneNodeMessage" and message["name"] == "/splats":
             self.splats = None
-        elif kind in _CAMERA:
+        # A page begins with the first initial camera that it hears of; later ones are for later pages.
+        elif kind in _CAMERA and not (message.get("initial") and kind in self._placed):
+            self._placed.add(kind)
             field, value = _CAMERA[kind]
             self.camera[field] = message[value]
 
@@ -194,6 +202,7 @@ def _looking(position: np.ndarray, target: np.ndarray, up: np.ndarray) -> tuple[
 
 
 _SPLAT_BYTES = 32
+_VERTEX_BYTES = {"PointCloudMessage": 12, "LineSegmentsMessage": 24}  # a point; a line of two
 _CAMERA = {
     "SetCameraPositionMessage": ("position", "position"),
     "SetCameraLookAtMessage": ("look_at", "look_at"),
