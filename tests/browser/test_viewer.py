@@ -100,7 +100,7 @@ def settled(page: Any) -> np.ndarray:
     while len(pictures) < 200:
         page.wait_for_timeout(250)
         pictures.append(seen(page))
-        if len(pictures) > 3 and all(np.array_equal(pictures[-1], one) for one in pictures[-4:-1]):
+        if len(pictures) > 5 and all(np.array_equal(pictures[-1], one) for one in pictures[-6:-1]):
             return pictures[-1]
     raise AssertionError("the picture does not come to rest")
 
