@@ -21,9 +21,8 @@ if TYPE_CHECKING:
     from splat.data.sfm.worker import Job
 
 _ENOUGH = 0.9  # of the photographs; with fewer the next attempt is made
-_NARROW = (
-    0.5  # degrees between the rays of a point, where narrow triangles are allowed (COLMAP's default is 1.5)
-)
+# Degrees between the rays of a point, where narrow triangles are allowed (COLMAP's default is 1.5).
+_NARROW = 0.5
 _FIRM = 30  # points that hold a photograph; COLMAP's incremental mapper asks for as many
 _PARALLAX = 1.0  # degrees; a model whose points are seen under less, in the middle, has no depth to speak of
 _SNAPSHOTS = 60  # unfinished models for the viewer, about

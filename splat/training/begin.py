@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import torch
-from torch import Tensor
 
 from splat.core import DataError
 from splat.data import Dataset, Points, random_points
@@ -155,11 +154,8 @@ class FromMatches:
         return _too_small(dataset, "features")
 
     def reason(self, dataset: Dataset) -> str | None:
-        return (
-            f"{len(dataset.train)} views are few and have no points"
-            if len(dataset.train) <= FEW_VIEWS
-            else None
-        )
+        count = len(dataset.train)
+        return f"{count} views are few and have no points" if count <= FEW_VIEWS else None
 
     def points(self, request: Request) -> Points:
         views = [request.dataset.large(index, _MATCHED) for index in request.dataset.train]
@@ -225,17 +221,9 @@ def stereo_views(dataset: Dataset, device: torch.device) -> list[StereoView]:
         camera, photo = dataset.camera(index), dataset.photo(index)
         shrink = min(1.0, math.sqrt(budget / (camera.width * camera.height)))
         width, height = (max(1, round(size * shrink)) for size in (camera.width, camera.height))
-        mask = (
-            None if photo.mask is None else _resized(photo.mask[..., None] != 0, width, height)[..., 0] == 1
-        )
-        image = _resized(photo.image, width, height) / 255
-        views.append(
-            StereoView(
-                camera.resized(width, height), image.to(device), None if mask is None else mask.to(device)
-            )
-        )
+        mask = None
+        if photo.mask is not None:
+            mask = (area_resize(photo.mask[..., None] != 0, width, height)[..., 0] == 1).to(device)
+        image = area_resize(photo.image, width, height) / 255
+        views.append(StereoView(camera.resized(width, height), image.to(device), mask))
     return views
-
-
-def _resized(image: Tensor, width: int, height: int) -> Tensor:
-    return area_resize(image, width, height)

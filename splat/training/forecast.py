@@ -26,9 +26,8 @@ from splat.training.strategy import Strategy
 COUNTS = (10_000, 40_000)  # Gaussians at which a step is timed
 _VIEWS = 6
 _PIXELS = 300_000  # of a photograph, above which smaller ones are timed
-_PIXEL_BYTES = (
-    120  # that a step holds for each pixel: 110 to 130 between 0.1 and 2 megapixels (fox, on a CPU)
-)
+# Bytes that a step holds for each pixel: 110 to 130 between 0.1 and 2 megapixels (fox, on a CPU).
+_PIXEL_BYTES = 120
 _WARM = 4  # steps: buffers grow, the harmonics reach their degree
 _STEPS = (4, 24)  # timed, at least and at most
 _SECONDS = 1.5  # for each count, if the least number of steps allows
@@ -170,10 +169,8 @@ def shell(scene: Scene, count: int) -> Points:
     """
     centre, radius = camera_radius([frame.camera for frame in scene.frames])
     if scene.bounds is not None:
-        centre, radius = (
-            torch.zeros_like(centre),
-            scene.bounds / 4,
-        )  # half as wide as what the format promises
+        # Half as wide as what the format promises.
+        centre, radius = torch.zeros_like(centre), scene.bounds / 4
     generator = torch.Generator().manual_seed(0)
     directions = torch.randn(count, 3, generator=generator, dtype=torch.float64)
     xyz = centre + 2 * max(radius, 1e-3) * torch.nn.functional.normalize(directions, dim=1)

@@ -9,9 +9,8 @@ from torch import Tensor
 
 from splat.core import Gaussians
 
-_MOST = (
-    4.0  # a survivor takes on at most three times its own: larger ones would blur what is in front of them
-)
+# A survivor takes on at most three times its own: larger ones would blur what is in front of them.
+_MOST = 4.0
 _OPAQUE = 0.99  # the largest opacity that blending knows
 
 

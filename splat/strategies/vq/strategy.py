@@ -29,9 +29,8 @@ _MEASURE = 10  # steps between two measurements of the squared error, and of wha
 _BEFORE = 0.15  # of the run, that measuring begins before quantization
 _LEAST = 0.01  # share of a sample in the running mean of what changes cost
 _MEMORY = 0.95  # of the running mean of the squared error
-_MOST = (
-    0.05  # of the Gaussians that one pruning takes: what each is worth is known while most of the others stay
-)
+# Of the Gaussians that one pruning takes: what each is worth is known while most of the others stay.
+_MOST = 0.05
 
 
 class Vq(Strategy):
