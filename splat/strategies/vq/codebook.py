@@ -22,6 +22,7 @@ class Codebook:
         centroids: [K, D] float32; row 0 is zero where `optional`.
         bits: [K] float32, of each label: -log2 of its share, and its share of the codeword's own bytes.
         book: the centroids as they are stored; without row 0 where `optional`.
+        own: bits that a codeword itself takes in the file; None: a byte a value.
     """
 
     def __init__(self, optional: bool) -> None:
@@ -29,6 +30,7 @@ class Codebook:
         self.centroids = torch.zeros(0, 0)
         self.bits = torch.zeros(0)
         self.book = Book.of(self.centroids)
+        self.own: float | None = None
 
     def begin(self, points: Tensor, most: int, weight: Tensor, lam: float, seed: int) -> Tensor:
         """Centroids by k-means, then under the rate; [N] int64 labels."""
@@ -79,21 +81,17 @@ class Codebook:
     def _count(self, labels: Tensor) -> None:
         counts = torch.bincount(labels, minlength=len(self.centroids)).double()
         bits = -torch.log2((counts + 0.5) / (counts.sum() + 0.5 * len(counts)))
-        # A codeword itself takes a byte a value, which its members share.
-        own = self._own_bits() / (counts + 0.5)
+        # What a codeword itself takes, its members share.
+        own = (8.0 * self.centroids.shape[1] if self.own is None else self.own) / (counts + 0.5)
         if self.optional:
             own[0] = 0
         self.bits = (bits + own).float()
 
-    def _own_bits(self) -> int:
-        """That a codeword takes in the file."""
-        return 8 * self.centroids.shape[1]
-
     def state_dict(self) -> dict[str, Any]:
-        return {"centroids": self.centroids, "bits": self.bits}
+        return {"centroids": self.centroids, "bits": self.bits, "own": self.own}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.centroids, self.bits = state["centroids"], state["bits"]
+        self.centroids, self.bits, self.own = state["centroids"], state["bits"], state["own"]
         self.settle()
 
 

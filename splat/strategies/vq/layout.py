@@ -19,11 +19,9 @@ class Layout(Protocol):
     def begin(self, g: Gaussians, weights: Weights, lam: float, seed: int) -> Tensor:
         """Codebooks for the scene; the labels."""
 
-    def assign(self, g: Gaussians, weights: Weights, lam: float) -> Tensor:
-        """The labels with the codebooks as they are."""
-
-    def learn(self, g: Gaussians, labels: Tensor, weights: Weights, lam: float) -> Tensor:
-        """Codebooks and their probabilities from the labels, which come back as they are numbered then."""
+    def assign(self, g: Gaussians, weights: Weights, lam: float, learn: bool) -> Tensor:
+        """The labels with the codebooks as they are; to `learn`, codebooks and probabilities then follow from them,
+        which come back as they are numbered then."""
 
     def move(self, g: Gaussians, labels: Tensor, weights: Weights) -> None:
         """The codewords to the mean of their members; labels and probabilities stay."""
@@ -31,7 +29,7 @@ class Layout(Protocol):
     def shown(self, g: Gaussians, labels: Tensor) -> Gaussians:
         """The scene as a reader of the file will see it."""
 
-    def bits(self, labels: Tensor) -> Tensor:
+    def bits(self, g: Gaussians, labels: Tensor) -> Tensor:
         """[N] what each Gaussian takes in the file, about."""
 
     def rotations(self, labels: Tensor) -> Tensor | None:

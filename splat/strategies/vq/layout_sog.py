@@ -1,163 +1,167 @@
-"""Training for SOG version 2: its scalar codebooks, rotations, centres, opacities and palette of harmonics."""
+"""Training for SOG version 2: its scalar codebooks, palette of harmonics, centres, rotations and opacities."""
 
 from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from splat.codecs import sog_quantize as sog
-from splat.codecs.quantize import nearest_scalar, scalar_codebook
 from splat.core import Gaussians
+from splat.strategies.vq import sog_steps
 from splat.strategies.vq.codebook import Codebook
 from splat.strategies.vq.config import VqConfig
 from splat.strategies.vq.layout import Weights
+from splat.strategies.vq.scalars import Scalars
+from splat.strategies.vq.sog_steps import Steps
 
 _BOOK = 256  # values of a scalar codebook
-_PASSES = 8
 _LARGEST_LOGIT = 16.0  # what readers take opacities of 0 and 1 for
-# Centres, rotation and opacity: images of bytes that hardly compress.
-_FIXED_BITS = 6 * 8 + 26 + 8
+_SCALAR = 6
+_LEAST_OWN = 8.0  # bits of an entry of the palette
 
 
 class SogLayout:
-    """Labels: three of the scales, three of the base colour, one of the palette."""
+    """Labels: three of the scales, three of the base colour, the steps of sog_steps.py, one of the palette."""
 
     def __init__(self, config: VqConfig, degree: int) -> None:
         self.config = config
-        self.books = {"scale": Codebook(optional=False), "color": Codebook(optional=False)}
-        if degree:
-            self.books["palette"] = Codebook(optional=False)
-        self.columns = 7 if degree else 6
-        self._entries = torch.zeros(0, 0)  # of the palette, in values of its codebook
-        self._codebook = torch.zeros(0)
+        self.scale, self.color = Scalars(), Scalars()
+        self.steps = Steps()
+        self.palette = Codebook(optional=False) if degree else None
+        self.columns = _SCALAR + sog_steps.COLUMNS + (degree > 0)
+        self.entries = Scalars()  # the values of the palette
+        self._places = torch.zeros(0, 0, dtype=torch.int64)  # of the palette's entries in them
 
     def begin(self, g: Gaussians, weights: Weights, lam: float, seed: int) -> Tensor:
+        self.steps.begin(g)
+        found = [
+            self.scale.begin(g.log_scales, _BOOK, weights["scale"], lam),
+            self.color.begin(g.sh[:, 0], _BOOK, weights["color"], lam),
+        ]
+        for _ in range(2):  # the second time with the bits of the first
+            steps = self.steps.choose(g, weights, lam)
+            self.steps.count(g, steps)
+        found.append(steps)
+        if self.palette is not None:
+            points = g.sh[:, 1:].flatten(1)
+            most = min(self.config.palette, len(points))
+            label = self.palette.begin(points, most, weights["color"], lam, seed)
+            self._index(label, weights["color"], lam, anew=True)
+            found.append(label[:, None])
+        return torch.cat(found, 1).int()
+
+    def assign(self, g: Gaussians, weights: Weights, lam: float, learn: bool) -> Tensor:
         found = []
-        for name, book in self.books.items():
-            points, weight = _points(g, name), _weight(weights, name)
-            if name == "palette":
-                labels = book.begin(points, min(self.config.palette, len(points)), weight, lam, seed)
-            else:
-                start = scalar_codebook(points, min(_BOOK, len(points)), weights=weight[:, None])
-                labels = book.begin_with(start.unique()[:, None], points, weight, lam)
-            found.append(labels)
-        self._index()
-        return self._columns(found, g)
-
-    def assign(self, g: Gaussians, weights: Weights, lam: float) -> Tensor:
-        found = [
-            book.assign(_points(g, name), _weight(weights, name), lam) for name, book in self.books.items()
-        ]
-        return self._columns(found, g)
-
-    def learn(self, g: Gaussians, labels: Tensor, weights: Weights, lam: float) -> Tensor:
-        found = [
-            book.update(_points(g, name), label, _weight(weights, name))
-            for (name, book), label in zip(self.books.items(), self._separate(labels), strict=True)
-        ]
-        self._index()
-        return self._columns(found, g)
+        for book, points, weight in (
+            (self.scale, g.log_scales, weights["scale"]),
+            (self.color, g.sh[:, 0], weights["color"]),
+        ):
+            label = book.assign(points, weight, lam)
+            found.append(book.update(points, label, weight) if learn else label)
+        steps = self.steps.choose(g, weights, lam)
+        if learn:
+            self.steps.begin(g)
+            self.steps.count(g, steps)
+        found.append(steps)
+        if self.palette is not None:
+            points, weight = g.sh[:, 1:].flatten(1), weights["color"]
+            label = self.palette.assign(points, weight, lam)
+            if learn:
+                label = self.palette.update(points, label, weight)
+                self._index(label, weight, lam, anew=False)
+            found.append(label[:, None])
+        return torch.cat(found, 1).int()
 
     def move(self, g: Gaussians, labels: Tensor, weights: Weights) -> None:
-        for (name, book), label in zip(self.books.items(), self._separate(labels), strict=True):
-            book.move(_points(g, name), label, _weight(weights, name))
-        self._index()
+        scale, color, _, palette = self._separate(labels)
+        self.scale.move(g.log_scales, scale, weights["scale"])
+        self.color.move(g.sh[:, 0], color, weights["color"])
+        if self.palette is not None:
+            self.palette.move(g.sh[:, 1:].flatten(1), palette, weights["color"])
+            mass = torch.bincount(palette, weights["color"].double(), len(self._places)).float()
+            points = self.palette.centroids.view(-1, 3)
+            self.entries.move(points, self._places.view(-1, 3), _spread(mass, points))
 
     def shown(self, g: Gaussians, labels: Tensor) -> Gaussians:
-        scale, color, *palette = self._separate(labels)
-        bands = [self.books["color"].centroids[color].view(-1, 1, 3)]
-        if palette:
-            bands.append(self._entries[palette[0]].view(len(g), -1, 3))
-        opacity = (g.opacities() * 255).round() / 255
+        scale, color, steps, palette = self._separate(labels)
+        means, quats, opacity = self.steps.shown(g, steps)
+        bands = [self.color.centroids[color][:, None]]
+        if self.palette is not None:
+            bands.append(self._entries()[palette].view(len(g), -1, 3))
         return Gaussians(
-            means=_centres(g.means),
-            quats=_rotations(g.quats),
-            log_scales=self.books["scale"].centroids[scale].view(-1, 3),
+            means=means,
+            quats=quats,
+            log_scales=self.scale.centroids[scale],
             logit_opacities=torch.logit(opacity).clamp(-_LARGEST_LOGIT, _LARGEST_LOGIT),
             sh=torch.cat(bands, 1),
             antialiased=g.antialiased,
         )
 
-    def bits(self, labels: Tensor) -> Tensor:
-        total = torch.full((len(labels),), float(_FIXED_BITS), device=labels.device)
-        for book, label in zip(self.books.values(), self._separate(labels), strict=True):
-            total += book.bits[label].view(len(labels), -1).sum(1)
-        return total
+    def bits(self, g: Gaussians, labels: Tensor) -> Tensor:
+        scale, color, steps, palette = self._separate(labels)
+        total = self.scale.cost(scale) + self.color.cost(color) + self.steps.bits(g, steps)
+        return total if self.palette is None else total + self.palette.bits[palette]
 
     def rotations(self, labels: Tensor) -> Tensor | None:
-        return None
+        # The form whose real part is the largest: the byte that names the largest component is the same for all.
+        return torch.tensor([[1.0, 0.0, 0.0, 0.0]], device=labels.device).expand(len(labels), 4)
 
     def codebooks(self, labels: Tensor) -> dict[str, Any]:
-        learned = {"scales": self.books["scale"].centroids[:, 0], "sh0": self.books["color"].centroids[:, 0]}
-        if "palette" in self.books:
+        learned = {
+            "low": self.steps.low,
+            "high": self.steps.high,
+            "scales": self.scale.centroids,
+            "sh0": self.color.centroids,
+        }
+        if self.palette is not None:
             learned |= {
-                "shn_codebook": self._codebook,
-                "shn_centroids": self._entries,
-                "shn_labels": labels[:, 6].long(),
+                "shn_codebook": self.entries.centroids,
+                "shn_centroids": self._entries(),
+                "shn_labels": labels[:, -1].long(),
             }
         return {"sog": learned}
 
     def state_dict(self) -> dict[str, Any]:
-        return {name: book.state_dict() for name, book in self.books.items()}
+        parts = {"scale": self.scale, "color": self.color, "steps": self.steps, "entries": self.entries}
+        state: dict[str, Any] = {name: part.state_dict() for name, part in parts.items()}
+        if self.palette is not None:
+            state |= {"palette": self.palette.state_dict(), "places": self._places}
+        return state
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        for name, book in self.books.items():
-            book.load_state_dict(state[name])
-        self._index()
+        self.scale.load_state_dict(state["scale"])
+        self.color.load_state_dict(state["color"])
+        self.steps.load_state_dict(state["steps"])
+        self.entries.load_state_dict(state["entries"])
+        if self.palette is not None:
+            self.palette.load_state_dict(state["palette"])
+            self._places = state["places"]
 
-    def _index(self) -> None:
-        """The palette in 256 values."""
-        if "palette" in self.books:
-            entries = self.books["palette"].centroids
-            self._codebook = scalar_codebook(entries, _BOOK).to(entries)
-            self._entries = self._codebook[nearest_scalar(entries, self._codebook)]
+    def _index(self, labels: Tensor, weight: Tensor, lam: float, *, anew: bool) -> None:
+        """The palette in 256 values, at the price of their bits; what an entry takes itself."""
+        assert self.palette is not None
+        centroids = self.palette.centroids
+        mass = _spread(torch.bincount(labels, weight.double(), len(centroids)).float(), centroids.view(-1, 3))
+        points = centroids.reshape(-1, 3)
+        if anew:
+            places = self.entries.begin(points, _BOOK, mass, lam)
+        else:
+            places = self.entries.update(points, self.entries.assign(points, mass, lam), mass)
+        self._places = places.view(centroids.shape)
+        self.palette.own = max(_LEAST_OWN, float(self.entries.cost(places).sum()) / len(centroids))
 
-    def _separate(self, labels: Tensor) -> list[Tensor]:
-        """The labels of each codebook, three in a row for the scalar ones."""
-        parts = [labels[:, :3].flatten(), labels[:, 3:6].flatten(), labels[:, 6:].flatten()]
-        return [part.long() for part in parts[: len(self.books)]]
+    def _entries(self) -> Tensor:
+        """[K, 3 C] the palette as it is stored."""
+        return self.entries.centroids[self._places]
 
-    def _columns(self, found: list[Tensor], g: Gaussians) -> Tensor:
-        return torch.cat([labels.view(len(g), -1) for labels in found], 1).int()
-
-
-def _points(g: Gaussians, name: str) -> Tensor:
-    if name == "palette":
-        return g.sh[:, 1:].flatten(1)
-    return (g.log_scales if name == "scale" else g.sh[:, 0]).reshape(-1, 1)
-
-
-def _weight(weights: Weights, name: str) -> Tensor:
-    return weights["color"] if name == "palette" else weights[name].repeat_interleave(3)
-
-
-def _rotations(quats: Tensor) -> Tensor:
-    """[N, 4] rotations of SOG's bytes that a writer will round to the same bytes again.
-
-    Where two components are nearly the largest, rounding may raise the stored one above the one that is left
-    out, and a writer would take them for each other: the stored one is lowered by a step there.
-    """
-    packed = sog.pack_quats(quats.detach().cpu())
-    rounded = sog.unpack_quats(packed)
-    for _ in range(_PASSES):
-        left_out = packed[:, 3] - sog.MODES
-        odd = np.flatnonzero(np.abs(rounded).argmax(1) != left_out)
-        if len(odd) == 0:
-            break
-        place = np.abs(packed[odd, :3] - 127.5).argmax(1)
-        packed[odd, place] += np.where(packed[odd, place] > 127, -1, 1).astype(np.int8).view(np.uint8)
-        rounded[odd] = sog.unpack_quats(packed[odd])
-    found = torch.from_numpy(rounded).to(quats)
-    # SOG has the largest component positive. Gradients fit the stored quaternion only by its own sign.
-    return torch.where((found * quats).sum(1, keepdim=True) < 0, -found, found)
+    def _separate(self, labels: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Labels of the scale [N, 3], the base colour [N, 3], the steps [N, 6], the palette [N] if any."""
+        end = _SCALAR + sog_steps.COLUMNS
+        return labels[:, :3].long(), labels[:, 3:6].long(), labels[:, _SCALAR:end], labels[:, -1].long()
 
 
-def _centres(means: Tensor) -> Tensor:
-    """[N, 3] the nearest of SOG's 65,536 places an axis."""
-    logs = sog.log(means.detach().double().cpu().numpy())
-    low, high = logs.min(0), logs.max(0)
-    places = np.rint((logs - low) / np.where(high > low, high - low, 1.0) * 65535)
-    return torch.from_numpy(sog.unlog(low + (high - low) * (places / 65535.0)).astype(np.float32)).to(means)
+def _spread(mass: Tensor, points: Tensor) -> Tensor:
+    """The weights [K] of entries for their rows among [K C, 3] points; no weight is zero."""
+    least = max(float(mass.mean()) * 1e-6, torch.finfo(torch.float32).tiny)
+    return mass.clamp(min=least).repeat_interleave(len(points) // max(1, len(mass)))

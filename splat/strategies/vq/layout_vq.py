@@ -20,6 +20,8 @@ from splat.strategies.vq.layout import Weights
 
 # More words never pay: an opacity is one number.
 _MOST = {"opacity": 128}
+# Share of the Gaussians that must be gone before it is counted again what their centres share.
+_CHANGED = 0.01
 
 
 class VqLayout:
@@ -32,7 +34,8 @@ class VqLayout:
         self.depths = torch.zeros(0, dtype=torch.int64)
         self.turns = torch.zeros(0, 3, dtype=torch.int64)
         self.basis = Basis.of(torch.zeros(0, (degree + 1) ** 2, 3))
-        self._shared = 0.0  # bits
+        self._shared = 0.0  # bits, of so many Gaussians
+        self._shared_of = 0
         self._turned: tuple[Tensor, int, Tensor] | None = None  # rotations of these labels, at this version
         self._values: dict[str, Tensor] = {}
 
@@ -45,19 +48,13 @@ class VqLayout:
             found.append(book.begin(points, most, _weight(weights, name), lam, seed))
         return self._placed(g, found, weights, lam)
 
-    def assign(self, g: Gaussians, weights: Weights, lam: float) -> Tensor:
-        found = [
-            book.assign(values_of(g, name, self.basis), _weight(weights, name), lam)
-            for name, book in self.books.items()
-        ]
-        return self._columns(g, found)
-
-    def learn(self, g: Gaussians, labels: Tensor, weights: Weights, lam: float) -> Tensor:
-        found = [
-            book.update(values_of(g, name, self.basis), labels[:, i].long(), _weight(weights, name))
-            for i, (name, book) in enumerate(self.books.items())
-        ]
-        return self._placed(g, found, weights, lam)
+    def assign(self, g: Gaussians, weights: Weights, lam: float, learn: bool) -> Tensor:
+        found = []
+        for name, book in self.books.items():
+            points, weight = values_of(g, name, self.basis), _weight(weights, name)
+            label = book.assign(points, weight, lam)
+            found.append(book.update(points, label, weight) if learn else label)
+        return self._placed(g, found, weights, lam) if learn else self._columns(g, found)
 
     def move(self, g: Gaussians, labels: Tensor, weights: Weights) -> None:
         for i, (name, book) in enumerate(self.books.items()):
@@ -65,13 +62,12 @@ class VqLayout:
         self._look_up()
 
     def shown(self, g: Gaussians, labels: Tensor) -> Gaussians:
-        found = {name: self._values[name][labels[:, i].long()] for i, name in enumerate(self.names)}
-        depth = self.depths[labels[:, 0].long()]
-        found["rotation"] = self.rotations(labels)
+        found = {name: labels[:, i].long() for i, name in enumerate(self.names)}
+        depth = self.depths[found["scale"]]
         means = centres(cells_of(g.means, depth, self.origin, self.size), depth, self.origin, self.size)
-        return assemble(means, found, g.antialiased)
+        return assemble(means, self.rotations(labels), self._values, found, g.antialiased)
 
-    def bits(self, labels: Tensor) -> Tensor:
+    def bits(self, g: Gaussians, labels: Tensor) -> Tensor:
         swing, twist, _ = self.turns[labels[:, 0].long()].unbind(1)
         total = (directions(swing) * turns(twist)).float().log2()
         total += 3 * self.depths[labels[:, 0].long()].float() - self._shared
@@ -103,7 +99,7 @@ class VqLayout:
             "size": self.size,
             "depths": self.depths,
             "turns": self.turns,
-            "shared": self._shared,
+            "shared": (self._shared, self._shared_of),
             "basis": [self.basis.constant, self.basis.analysis, self.basis.synthesis],
             "books": {name: book.state_dict() for name, book in self.books.items()},
         }
@@ -111,7 +107,8 @@ class VqLayout:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.origin, self.size = state["origin"], state["size"]
         self.depths, self.turns, self._turned = state["depths"], state["turns"], None
-        self.basis, self._shared = Basis(*state["basis"]), state["shared"]
+        self.basis = Basis(*state["basis"])
+        self._shared, self._shared_of = state["shared"]
         for name, book in self.books.items():
             book.load_state_dict(state["books"][name])
         self._look_up()
@@ -135,12 +132,13 @@ class VqLayout:
         across = ((1 / steps[:, 1:].square()).sum(1) - 1 / around.square()).div(2).rsqrt()
         self.turns = torch.stack([*levels(across, around), axis], 1)
         self._look_up()
-        # What centres share, as they crowd and come in no order: 3 bits a halving less what they take.
         depth = self.depths[found[0]]
-        cells = cells_of(g.means, depth, self.origin, self.size).cpu().numpy()
-        base = int(depth.median())
-        bits, _, _ = encode_mixed(cells, depth.cpu().numpy(), base)
-        self._shared = 3 * float(depth.double().mean()) - bits / max(1, len(g))
+        if abs(len(g) - self._shared_of) > _CHANGED * len(g):
+            # What centres share, as they crowd and come in no order: 3 bits a halving less what they take.
+            cells = cells_of(g.means, depth, self.origin, self.size).cpu().numpy()
+            bits, _, _ = encode_mixed(cells, depth.cpu().numpy(), int(depth.median()))
+            self._shared = 3 * float(depth.double().mean()) - bits / max(1, len(g))
+            self._shared_of = len(g)
         return self._columns(g, found)
 
     def _columns(self, g: Gaussians, found: list[Tensor]) -> Tensor:

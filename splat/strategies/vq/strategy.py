@@ -106,7 +106,7 @@ class Vq(Strategy):
         if due or self._stale:
             self._assign(ctx, learn=due)
         elif taken % _MOVE == 0:
-            self._tether(ctx)
+            self._tether(ctx, self.layout.shown(ctx.gaussians, self._labels(ctx)))
             self.layout.move(ctx.gaussians, self._labels(ctx), self._weights(ctx))
 
     def edited(self, edit: Edit, ctx: Context) -> None:
@@ -141,18 +141,17 @@ class Vq(Strategy):
         lam = self._lam(ctx)
         self._keep(ctx, self.layout.begin(ctx.gaussians, self._weights(ctx), lam, ctx.config.seed))
         self._begun = True
-        self._limit(ctx)
+        self._limit(ctx, self.layout.shown(ctx.gaussians, self._labels(ctx)))
 
     def _assign(self, ctx: Context, learn: bool) -> None:
         g, weight, lam = ctx.gaussians, self._weights(ctx), self._lam(ctx)
-        labels = self.layout.assign(g, weight, lam)
-        if learn:
-            labels = self.layout.learn(g, labels, weight, lam)
+        labels = self.layout.assign(g, weight, lam, learn)
         self._keep(ctx, labels)
+        shown = self.layout.shown(g, labels)
         if learn:
-            self._limit(ctx)
-        self._tether(ctx)
-        ctx.log("vq_bits", float(self.layout.bits(labels).mean()))
+            self._limit(ctx, shown)
+        self._tether(ctx, shown)
+        ctx.log("vq_bits", float(self.layout.bits(g, labels).mean()))
 
     def _keep(self, ctx: Context, labels: Tensor) -> None:
         ctx.edits.state[LABELS] = labels
@@ -161,22 +160,20 @@ class Vq(Strategy):
             forms.align(ctx, words)
         self._stale = False
 
-    def _limit(self, ctx: Context) -> None:
+    def _limit(self, ctx: Context, shown: Gaussians) -> None:
         """Take note of how far the stored values lie from their words."""
         g = ctx.gaussians
-        shown = self.layout.shown(g, self._labels(ctx))
         for name in _TETHERED:
             distance = getattr(g, name) - getattr(shown, name)
             self._limits[name] = _REACH * distance.square().mean(0).sqrt()
 
-    def _tether(self, ctx: Context) -> None:
+    def _tether(self, ctx: Context, shown: Gaussians) -> None:
         """Keep the stored values within reach of their words.
 
         A gradient that goes straight through does not cease when its step is taken: between two assignments it
         would carry values far past the words that they are on the way to.
         """
         g, stale = ctx.gaussians, self._stale
-        shown = self.layout.shown(g, self._labels(ctx))
         for name, limit in self._limits.items():
             word = getattr(shown, name)
             distance = getattr(g, name) - word
@@ -216,7 +213,7 @@ class Vq(Strategy):
     def _prune(self, ctx: Context) -> None:
         """Take away what is worth less than its bits, and let no growth bring it back."""
         value = sensitivity.worth(ctx.gaussians, self._weights(ctx)["opacity"])
-        price = self.config.prune * self._lam(ctx) * self.layout.bits(self._labels(ctx))
+        price = self.config.prune * self._lam(ctx) * self.layout.bits(ctx.gaussians, self._labels(ctx))
         gone = value < price
         limit = int(_MOST * len(gone))
         if int(gone.sum()) > limit:
