@@ -1,14 +1,16 @@
 """Rate and distortion: bytes and held-out PSNR of every format, of post-training SOG and of the vq strategy.
 
-    python benchmarks/rate.py [--sets fox chair] [--rates 0.0005 0.001 0.002 0.004] [--out FILE.json] [--plot FILE.png]
+    python benchmarks/rate.py [--sets fox chair] [--rates 0.0005 0.001 0.002 0.004] [--sog-rates 0.0003 0.001]
+        [--out FILE.json] [--plot FILE.png]
 
 By the preset cpu (mcmc) each set is trained once and written in every format; with the preset compact it is
-trained for .vq at each of the rates, and for .sog at the first two. All runs have the same seed, steps and cap, so
+trained for .vq and for .sog at each of their rates. All runs have the same seed, steps and cap, so
 that they share their unquantized beginning bit for bit (tests/strategies/test_vq.py), which is trained once: what
 `splat train` makes of the same settings are the same bytes. Files are decoded and scored on the held-out views.
 
-Results are written as they come, and the states of the runs beside them (FILE.states). The same command goes on from
-both where it was stopped; they belong to the code that made them.
+Results are written as they come, and the states of the runs beside them (FILE.states, to be deleted when no more
+rates are wanted). The same command, or one with further rates, goes on from both where it was stopped; they belong to
+the code that made them.
 """
 
 from __future__ import annotations
@@ -18,7 +20,6 @@ import copy
 import json
 import math
 import os
-import shutil
 import tempfile
 from collections.abc import Callable
 from dataclasses import replace
@@ -132,7 +133,7 @@ class Bench:
         )
         return {"psnr": found.psnr, "ssim": found.ssim}
 
-    def measure(self, rates: list[float]) -> None:
+    def measure(self, rates: dict[str, list[float]]) -> None:
         config, steps = self.config, self.config.steps
         # Until quantization begins the strategy vq changes nothing: one beginning serves all runs.
         shared = with_vq(config)
@@ -149,7 +150,7 @@ class Bench:
             self.file(label, plain, ".sog", {"palette": palette})
         self.file("mcmc .vq", plain, ".vq")
 
-        for layout, chosen in (("vq", rates), ("sog", rates[:2])):
+        for layout, chosen in rates.items():
             for rate in chosen:
                 what = f"compact .{layout} rate {rate:g}"
                 if not self.has(what):
@@ -206,7 +207,8 @@ def plot(rows: list[dict[str, Any]], path: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--sets", nargs="+", choices=sorted(SETS), default=sorted(SETS))
-    parser.add_argument("--rates", nargs="+", type=float, default=[0.0005, 0.001, 0.002, 0.004])
+    parser.add_argument("--rates", nargs="*", type=float, default=[0.0005, 0.001, 0.002, 0.004])
+    parser.add_argument("--sog-rates", nargs="*", type=float, default=[0.0003, 0.001])
     parser.add_argument("--steps", type=int, default=7000)
     parser.add_argument("--cap", type=int, default=40_000)
     parser.add_argument("--seed", type=int, default=42)
@@ -244,9 +246,10 @@ def main() -> None:
         if args.downscale is not None:
             config = replace(config, downscale=args.downscale)
         with open_dataset(root / name, config) as dataset:
-            Bench(name, config, dataset, states, rows, keep).measure(args.rates)
+            Bench(name, config, dataset, states, rows, keep).measure(
+                {"vq": args.rates, "sog": args.sog_rates}
+            )
     print(f"written to {args.out}")
-    shutil.rmtree(states)
 
 
 if __name__ == "__main__":

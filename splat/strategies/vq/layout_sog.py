@@ -123,7 +123,12 @@ class SogLayout:
         return {"sog": learned}
 
     def state_dict(self) -> dict[str, Any]:
-        parts = {"scale": self.scale, "color": self.color, "steps": self.steps, "entries": self.entries}
+        parts: dict[str, Scalars | Steps] = {
+            "scale": self.scale,
+            "color": self.color,
+            "entries": self.entries,
+        }
+        parts["steps"] = self.steps
         state: dict[str, Any] = {name: part.state_dict() for name, part in parts.items()}
         if self.palette is not None:
             state |= {"palette": self.palette.state_dict(), "places": self._places}
