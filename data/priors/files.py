@@ -3,8 +3,9 @@
 depths/NAME.npy ([h, w] float) or .png (16 bits); normals/NAME.npy ([h, w, 3], world frame) or .png (2 v - 1);
 masks/NAME.png; flow/A--B.npy ([h, w, 2], pixels of photograph A) and matches/A--B.npy ([M, 4], pixels of both
 photographs), A and B without extension. Depth maps that the dataset's own format names (RGB-D, Polycam, nerfstudio)
-come before depths/. All belong to the photographs as they are, distorted or not, upright, of any size of the same
-shape.
+come before depths/, and after it those of COLMAP's stereo: stereo/depth_maps/NAME.EXT.geometric.bin in the folder of
+photographs that COLMAP has undistorted. All belong to the photographs as they are, distorted or not, upright, of any
+size of the same shape.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from splat.data.priors.registry import Kind
 
 _FOLDERS = {"depth": "depths", "normal": "normals", "flow": "flow", "matches": "matches"}
+_COLMAP = Path("stereo", "depth_maps")
 _SHAPE = 0.01  # by how much width over height may differ from the photograph's
 
 
@@ -54,9 +56,12 @@ class Files:
         file = _found(
             dataset.scene.root / _FOLDERS[kind], "--".join(stem.replace("/", "_") for stem in stems), stems
         )
+        if file is None and kind == "depth" and frame.distortion is None:
+            file = dataset.scene.root / _COLMAP / f"{frame.name}.geometric.bin"
+            file = file if file.is_file() else None
         if file is None:
             return None
-        values = _read(file)
+        values = colmap_array(file) if file.suffix == ".bin" else _read(file)
         if kind == "matches":
             assert other is not None
             return _matches(values, file, dataset, view, other)
@@ -137,6 +142,25 @@ def _read(file: Path) -> np.ndarray:
         ) from error
 
 
+def colmap_array(file: Path) -> np.ndarray:
+    """[h, w] or [h, w, c] float32 of a depth or normal map of COLMAP: "WIDTH&HEIGHT&CHANNELS&", then float32 little
+    endian, columns of a row first, then rows, then channels (https://colmap.github.io/format.html, dense).
+
+    Raises:
+        DatasetError: the file is cut off, or something else.
+    """
+    data = file.read_bytes()
+    try:
+        *sizes, values = data.split(b"&", 3)
+        width, height, channels = (int(size) for size in sizes)
+        array = np.frombuffer(values, "<f4").astype(np.float32).reshape(channels, height, width)
+    except (ValueError, IndexError) as error:
+        raise DatasetError(
+            "prior", file, f"is no array of COLMAP ({error})", "run COLMAP's stereo again, or remove it"
+        ) from error
+    return array[0] if channels == 1 else np.moveaxis(array, 0, -1)
+
+
 def _check(values: np.ndarray, file: Path, frame: Frame, channels: int) -> None:
     shape = values.shape
     width, height = source_size(frame)
@@ -154,7 +178,7 @@ def _flow(values: np.ndarray, file: Path, dataset: Dataset, view: int, other: in
     width, _ = source_size(frame)
     scale = width / values.shape[1]
     flow = nearest(torch.from_numpy(np.ascontiguousarray(values, dtype=np.float32)), frame, start) * scale
-    end = _pinhole_pixels((start + flow).reshape(-1, 2).numpy(), dataset, other).view_as(flow)
+    end = pinhole_pixels((start + flow).reshape(-1, 2).numpy(), dataset, other).view_as(flow)
     u = torch.arange(camera.width) + 0.5
     v = torch.arange(camera.height) + 0.5
     begin = torch.stack(torch.broadcast_tensors(u[None], v[:, None]), -1)
@@ -165,12 +189,12 @@ def _matches(values: np.ndarray, file: Path, dataset: Dataset, view: int, other:
     if values.ndim != 2 or values.shape[1] != 4:
         cause = f"has the shape {list(values.shape)}; matches are [M, 4]: u, v here and u, v there"
         raise DatasetError("prior", file, cause, "write it again, or remove it")
-    halves = (_pinhole_pixels(values[:, :2], dataset, view), _pinhole_pixels(values[:, 2:], dataset, other))
+    halves = (pinhole_pixels(values[:, :2], dataset, view), pinhole_pixels(values[:, 2:], dataset, other))
     found = torch.cat(halves, 1)
     return found[found.isfinite().all(1)]
 
 
-def _pinhole_pixels(pixels: np.ndarray, dataset: Dataset, view: int) -> Tensor:
+def pinhole_pixels(pixels: np.ndarray, dataset: Dataset, view: int) -> Tensor:
     """[M, 2] float32 pixels of the training picture at `pixels` [M, 2] of the photograph; NaN where there is none."""
     frame, camera = dataset.scene.frames[view], dataset.camera(view)
     if frame.distortion is None:

@@ -31,6 +31,7 @@ class ProcessOptions:
         orient: turns the scene upright by the cameras, or puts it into metres east, north, up by GPS.
         undistort: also writes undistorted photographs and their pinhole model.
         mvs: also computes depth maps and dense points.
+        mvs_size: longest side of a depth map, pixels; the time grows with its square.
         seed: of everything random.
         threads: of feature extraction and matching, 0 for one a core; the outcome does not depend on it.
     """
@@ -47,6 +48,7 @@ class ProcessOptions:
     orient: Orient = "none"
     undistort: bool = False
     mvs: bool = False
+    mvs_size: int = 320
     seed: int = 0
     threads: int = 0
 

@@ -59,7 +59,7 @@ STAGES = (
     Stage("model", ("orient",), ("sparse/0/images.bin",)),
 )
 UNDISTORTION = Stage("undistortion", (), ("undistorted/sparse/0/images.bin",))
-STEREO = Stage("stereo", (), ("dense.ply", "depths"))
+STEREO = Stage("stereo", ("mvs_size",), ("dense.ply", "depths"))
 
 
 def process(
@@ -116,7 +116,14 @@ def _further(options: ProcessOptions) -> list[Stage]:
 
 
 def _check(options: ProcessOptions) -> None:
-    for name, least in (("frames", 2), ("max_size", 64), ("features", 64), ("threads", 0), ("seed", 0)):
+    for name, least in (
+        ("frames", 2),
+        ("max_size", 64),
+        ("mvs_size", 32),
+        ("features", 64),
+        ("threads", 0),
+        ("seed", 0),
+    ):
         value = getattr(options, name)
         if value is not None and value < least:
             raise UsageError(f"--{name.replace('_', '-')} {value}: give {least} or more")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -57,8 +58,21 @@ class Reconstruction:
     partners: list[list[int]]
 
 
+class Keeper(Protocol):
+    """Keeps the depths of views as they are found, so that a run that was stopped goes on."""
+
+    def load(self, number: int) -> DepthMap | None:
+        """What an earlier run on the same views has found for one; None where nothing."""
+        ...
+
+    def save(self, number: int, depth: DepthMap) -> None: ...
+
+
 def reconstruct(
-    views: Sequence[StereoView], points: Tensor | None = None, options: StereoOptions | None = None
+    views: Sequence[StereoView],
+    points: Tensor | None = None,
+    options: StereoOptions | None = None,
+    keeper: Keeper | None = None,
 ) -> Reconstruction:
     """Depth maps of all views and the cloud on which they agree.
 
@@ -66,16 +80,17 @@ def reconstruct(
         views: at least 2, on one device.
         points: [P, 3] known points of the scene, which bound the depths that are tried. Without them a first run
             on pictures of half the size tells the bounds.
+        keeper: is asked before each view, and told after it.
     """
     options = options or StereoOptions()
     if points is None:
-        first = _reconstruct([_halved(view) for view in views], None, options)
+        first = _reconstruct([_halved(view) for view in views], None, options, None)
         points = first.points.xyz if len(first.points) else None
-    return _reconstruct(views, points, options)
+    return _reconstruct(views, points, options, keeper)
 
 
 def _reconstruct(
-    views: Sequence[StereoView], points: Tensor | None, options: StereoOptions
+    views: Sequence[StereoView], points: Tensor | None, options: StereoOptions, keeper: Keeper | None
 ) -> Reconstruction:
     cameras = [view.camera for view in views]
     partners, found = [], []
@@ -83,7 +98,12 @@ def _reconstruct(
         known = None if points is None else planes.point_range(view.camera, points)
         near, far = known or planes.geometric_range(view.camera, [c for c in cameras if c is not view.camera])
         partners.append(planes.sources(index, cameras, (near, far), options.sources))
-        found.append(_depth(view, [views[number] for number in partners[-1]], near, far, options))
+        depth = None if keeper is None else keeper.load(index)
+        if depth is None:
+            depth = _depth(view, [views[number] for number in partners[-1]], near, far, options)
+            if keeper is not None:
+                keeper.save(index, depth)
+        found.append(depth)
     agreed = agreements(views, found, partners, pixels=options.pixels, relative=options.relative)
     depths = [confirmed(d, list(a.values()), options) for d, a in zip(found, agreed, strict=True)]
     cloud = fuse(views, depths, agreed)

@@ -73,6 +73,8 @@ class Process(Common):
     """Also write undistorted photographs with a pinhole model, for other tools, to DATA/undistorted."""
     mvs: bool = False
     """Also compute depth maps (DATA/depths) and dense points (DATA/dense.ply) by multi-view stereo."""
+    mvs_size: int = 320
+    """Longest side of the depth maps, pixels; the time grows with its square."""
     seed: int = 0
     """Of everything random."""
     threads: int = 0

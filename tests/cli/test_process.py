@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import re
@@ -23,32 +22,36 @@ from PIL import Image
 from scipy.ndimage import gaussian_filter
 
 from splat.core import DataError
+from splat.data import Dataset, read_scene
 from splat.data import frame as placed
-from splat.data import read_scene
+from splat.data.priors import priors
 from splat.data.problems import DatasetError
 from splat.data.sfm import ProcessOptions, child, gather, process, stages
 
 # What this small scene needs, and one thread, for any machine.
 OPTIONS = ("--threads", 1)
+ALL = ("--orient", "up", "--undistort", "--mvs", "--mvs-size", 64)
+COUNT = 7  # photographs
+SHORT = ("--preset", "cpu", "--steps", 20, "--init.source", "points")  # a run
 
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory) -> Path:
-    """Ten photographs of the sample scene along an arc. Not to be changed."""
-    return orbit.write(tmp_path_factory.mktemp("process") / "photos", orbit.arc())
+    """Seven photographs of the sample scene along an arc. Not to be changed."""
+    return orbit.write(tmp_path_factory.mktemp("process") / "photos", orbit.arc(COUNT))
 
 
 @pytest.fixture(scope="module")
 def processed(splat, photos, tmp_path_factory):
-    """(outcome, dataset) of these photographs, turned upright. The dataset is not to be changed."""
+    """(outcome, dataset) of these photographs with all that is made of them. The dataset is not to be changed."""
     data = tmp_path_factory.mktemp("process") / "data"
-    return splat("process", photos, data, "--orient", "up", "--undistort", "--json", *OPTIONS), data
+    return splat("process", photos, data, *ALL, "--json", *OPTIONS), data
 
 
 class Quiet:
-    """A listener that keeps what it is told, and calls `at(stage)` with every progress."""
+    """A listener that keeps what it is told, and calls `at(stage, done)` with every progress."""
 
-    def __init__(self, at=lambda stage: None) -> None:
+    def __init__(self, at=lambda stage, done: None) -> None:
         self.kept: list[str] = []
         self.done: list[str] = []
         self._at = at
@@ -58,7 +61,7 @@ class Quiet:
             self.kept.append(stage)
 
     def progress(self, stage: str, done: int, total: int) -> None:
-        self._at(stage)
+        self._at(stage, done)
 
     def end(self, stage: str, seconds: float, result: object) -> None:
         self.done.append(stage)
@@ -72,12 +75,12 @@ def test_every_photograph_gets_a_pose(processed):
     outcome, data = processed
     assert outcome.code == 0, outcome.err
     summary = json.loads(outcome.out)
-    assert (summary["registered"], summary["total"], summary["unregistered"]) == (10, 10, [])
+    assert (summary["registered"], summary["total"], summary["unregistered"]) == (COUNT, COUNT, [])
     assert summary["error"] < 1.0
     assert summary["parallax"] > 5  # the cameras stand 6 degrees apart
     assert json.loads((data / "process.json").read_text())["points"] == summary["points"]
     scene = read_scene(data)
-    assert [frame.name for frame in scene.frames] == [camera.name for camera in orbit.arc()]
+    assert [frame.name for frame in scene.frames] == [camera.name for camera in orbit.arc(COUNT)]
     assert not scene.warnings
 
 
@@ -93,7 +96,7 @@ def test_up_is_up(processed):
 
 def test_undistorted_photographs_have_pinholes(processed):
     scene = read_scene(processed[1] / "undistorted")
-    assert len(scene.frames) == 10
+    assert len(scene.frames) == COUNT
     assert all(frame.distortion is None for frame in scene.frames)
 
 
@@ -102,7 +105,7 @@ def test_export_undoes_the_turn(splat, processed, tmp_path):
     from splat import codecs
 
     data, run = processed[1], tmp_path / "run"
-    trained = splat("train", data, "--preset", "cpu", "--steps", 20, "--out", run)
+    trained = splat("train", data, *SHORT, "--out", run)
     assert trained.code == 0, trained.err
     for flags, name in ([], "back.ply"), (["--keep-frame"], "kept.ply"):
         done = splat("export", run, tmp_path / name, *flags)
@@ -118,22 +121,26 @@ def test_export_undoes_the_turn(splat, processed, tmp_path):
 def test_the_same_command_again_keeps_everything(splat, photos, processed):
     data = processed[1]
     before = model(data)
-    done = splat("process", photos, data, "--orient", "up", "--undistort", *OPTIONS)
+    done = splat("process", photos, data, *ALL, *OPTIONS)
     assert done.code == 0, done.err
-    assert done.out.count("kept from before") == 6
-    assert "10 of 10 photographs have poses" in done.out
+    assert done.out.count("kept from before") == 7
+    assert f"{COUNT} of {COUNT} photographs have poses" in done.out
     assert model(data) == before
 
 
 def test_killed_at_each_stage_the_result_is_the_same(photos, processed, tmp_path):
     """The child dies at every stage in turn, and with another number of threads: the model has the same bits."""
     data = tmp_path / "data"
-    options = ProcessOptions(orient="up", undistort=True, threads=2)
+    options = ProcessOptions(orient="up", mvs=True, mvs_size=64, threads=2)
+    stereo = data / "process" / "stereo"
     died: list[str] = []
     errors: list[DatasetError] = []
+    maps: dict[str, int] = {}
 
-    def kill(stage: str) -> None:
-        if stage != "photographs" and stage not in died:
+    def kill(stage: str, done: int) -> None:
+        if stage == "stereo" and stage in died and not maps:
+            maps.update({path.name: path.stat().st_mtime_ns for path in stereo.glob("?.npy")})
+        if stage != "photographs" and stage not in died and (stage != "stereo" or done == 3):
             died.append(stage)
             (victim,) = children()
             os.kill(victim, signal.SIGKILL)
@@ -145,11 +152,14 @@ def test_killed_at_each_stage_the_result_is_the_same(photos, processed, tmp_path
             break
         except DatasetError as error:
             errors.append(error)
-    assert died == ["features", "matches", "mapping", "model", "undistortion"]
+    assert died == ["features", "matches", "mapping", "model", "stereo"]
     assert [error.code for error in errors] == ["sfm-died"] * 5
     assert all(f"{data / 'process' / 'log.txt'}: structure" in str(error).splitlines()[0] for error in errors)
     assert listener.kept == ["photographs", "features", "matches", "mapping", "model"]
     assert model(data) == model(processed[1])
+    assert {"0.npy", "1.npy", "2.npy"} <= maps.keys()  # which the second attempt began with
+    assert not stereo.exists()
+    assert (data / "dense.ply").read_bytes() == (processed[1] / "dense.ply").read_bytes()
 
 
 def children() -> list[int]:
@@ -160,30 +170,29 @@ def children() -> list[int]:
     return [c.pid for c in found if "splat.data.sfm.worker" in c.cmdline()]
 
 
-def test_depth_maps_lie_where_the_points_do(processed, tmp_path, monkeypatch):
-    """Most points of structure from motion have the depth that stereo found in their pixel, to a tenth."""
-    from splat.data.sfm import dense
-    from splat.data.sfm.worker import Job
-
-    monkeypatch.setattr(dense, "_LONGEST", 80)
-    data = Path(shutil.copytree(processed[1], tmp_path / "data"))
-    result = dense.dense(Job(data, [], ProcessOptions(threads=1), True, False, io.StringIO()))
+def test_depth_maps_lie_where_the_points_do(processed):
+    """They are priors of the photographs, by whose lens they are bent: most points of structure from motion have the
+    depth that stereo found in their pixel, to a tenth."""
+    data = processed[1]
     scene = read_scene(data)
     assert scene.points is not None
+    assert scene.frames[0].distortion is not None
     near = []
-    for frame in scene.frames:
-        depth = torch.from_numpy(np.load(data / "depths" / f"{frame.name}.npy"))
-        camera = frame.camera.resized(depth.shape[1], depth.shape[0])
-        local = scene.points.xyz @ camera.world_to_camera[:3, :3].T + camera.world_to_camera[:3, 3]
-        x = (local[:, 0] / local[:, 2] * camera.fx + camera.cx).long()
-        y = (local[:, 1] / local[:, 2] * camera.fy + camera.cy).long()
-        inside = (x >= 0) & (y >= 0) & (x < camera.width) & (y < camera.height)
-        found = depth[y[inside], x[inside]]
-        ratio = found[found > 0] / local[inside, 2][found > 0]
-        near.append((ratio - 1).abs() < 0.1)
+    with Dataset(scene, downscale=orbit.WIDTH / 64) as dataset:
+        for index in range(len(dataset)):
+            depth, camera = priors("depth").at(dataset, index), dataset.camera(index)
+            xyz = dataset.points.xyz.float()
+            local = xyz @ camera.world_to_camera[:3, :3].T + camera.world_to_camera[:3, 3]
+            x = (local[:, 0] / local[:, 2] * camera.fx + camera.cx).floor().long()
+            y = (local[:, 1] / local[:, 2] * camera.fy + camera.cy).floor().long()
+            inside = (x >= 0) & (y >= 0) & (x < camera.width) & (y < camera.height)
+            found = depth[y[inside], x[inside]]
+            ratio = found[found > 0] / local[inside, 2][found > 0]
+            near.append((ratio - 1).abs() < 0.1)
     share = torch.cat(near).double().mean()
     assert share > 0.5
-    assert len((data / "dense.ply").read_bytes()) > 27 * result["points"]  # three float64, three bytes
+    points = json.loads((data / "process" / "stages.json").read_text())["stereo"]["result"]["points"]
+    assert len((data / "dense.ply").read_bytes()) > 27 * points > 0  # three float64, three bytes
 
 
 def test_other_options_do_their_stages_again(photos, processed, tmp_path):
@@ -207,8 +216,8 @@ def test_a_page_shows_the_model(start, photos, processed, tmp_path):
         assert any("the viewer stays" in line for line in said)
         points = json.loads((data / "process.json").read_text())["points"]
         page.wait(lambda: page.nodes.get("/points", [0])[-1] == points)
-        page.wait(lambda: f"**10** photographs have a pose, **{points:,}** points" in page.text())
-        assert "- mapping: 10 photographs posed by the mapper incremental" in page.text()
+        page.wait(lambda: f"**{COUNT}** photographs have a pose, **{points:,}** points" in page.text())
+        assert f"- mapping: {COUNT} photographs posed by the mapper incremental" in page.text()
     running.send_signal(signal.SIGINT)
     _, err = running.communicate(timeout=60)
     assert (running.returncode, err) == (0, "")
@@ -240,13 +249,13 @@ def test_a_video_goes_through_to_an_export(splat, photos, tmp_path):
             for frame in (blurred, picture, blurred):
                 writer.append_data(frame)
     data, run, scene = tmp_path / "data", tmp_path / "run", tmp_path / "scene.ply"
-    done = splat("process", film, data, "--frames", 10, *OPTIONS)
+    done = splat("process", film, data, "--frames", COUNT, *OPTIONS)
     assert done.code == 0, done.err
-    assert "10 of 10 photographs have poses" in done.out
+    assert f"{COUNT} of {COUNT} photographs have poses" in done.out
     frames = sorted(path.name for path in (data / "images" / "film").iterdir())
-    assert frames == [f"frame_{3 * index + 1:06d}.jpg" for index in range(10)]
-    assert splat("check", data).code == 0
-    assert splat("train", data, "--preset", "cpu", "--steps", 30, "--out", run).code == 0
+    assert frames == [f"frame_{3 * index + 1:06d}.jpg" for index in range(COUNT)]
+    assert splat("check", data, "--no-forecast").code == 0
+    assert splat("train", data, *SHORT, "--out", run).code == 0
     assert splat("export", run, scene).code == 0
     assert scene.stat().st_size > 10_000
 
@@ -301,7 +310,7 @@ def test_featureless_photographs(splat, tmp_path):
 
 
 def test_no_parallax(splat, tmp_path):
-    photos = orbit.write(tmp_path / "in", orbit.turning())
+    photos = orbit.write(tmp_path / "in", orbit.turning(4))
     outcome = splat("process", photos, tmp_path / "d", *OPTIONS)
     assert outcome.code == 3
     assert "no parallax: the camera turned or stood still" in outcome.first

@@ -60,6 +60,23 @@ def test_a_png_of_16_bits_and_of_another_size_is_depth_too(data: Dataset, folder
     assert priors("depth").at(data, 1) is None
 
 
+def test_depth_maps_of_colmaps_stereo(data: Dataset, tmp_path: Path):
+    """Written by pycolmap, with a value of its own for each pixel."""
+    import pycolmap
+
+    root = tmp_path / "dense"
+    file = root / "stereo" / "depth_maps" / "view_000.png.geometric.bin"
+    file.parent.mkdir(parents=True)
+    values = np.arange(12 * 16, dtype=np.float32).reshape(12, 16)
+    pycolmap.DepthMap.from_array(values, 0.0, 1000.0).write(file)
+    data.scene = replace(data.scene, root=root)
+    assert np.array_equal(priors("depth").at(data, 0).numpy(), values.repeat(2, 0).repeat(2, 1))
+    assert priors("depth").at(data, 1) is None
+    file.write_bytes(file.read_bytes()[:-1])
+    with pytest.raises(DataError, match=r"geometric\.bin: is no array of COLMAP"):
+        priors("depth").at(data, 0)
+
+
 def test_priors_of_a_distorted_photograph_are_straightened_as_it_is(data: Dataset):
     source = Intrinsics("SIMPLE_RADIAL", (60.0, 32.0, 24.0, -0.1), 64, 48)
     bent = undistorted(source)

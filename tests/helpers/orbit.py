@@ -17,12 +17,12 @@ from splat.data.sample_scene import build_world
 WIDTH, HEIGHT = 320, 240
 
 
-def arc(count: int = 10) -> list[Camera]:
+def arc(count: int) -> list[Camera]:
     """Neighbouring cameras of a ring of 60, 6 degrees apart."""
     return sample_cameras(60, WIDTH, HEIGHT)[:count]
 
 
-def turning(count: int = 8) -> list[Camera]:
+def turning(count: int) -> list[Camera]:
     """Cameras at one place that turn by 3 degrees each."""
     first = arc(1)[0]
     cameras = []
