@@ -5,8 +5,9 @@
 DATA are COLMAP datasets or transforms.json: their photographs alone go through `splat process`, and the poses that it
 finds are compared with those of the dataset after the best similarity (Umeyama 1991). With --resize the photographs
 are first made that many pixels long (which the timing of 50 photographs at 1000 pixels needs). With --train the result
-and the dataset are both trained with the preset cpu for so many steps, and scored on the same held-out photographs.
-Stages that --work holds from an earlier call are kept; their times are those of that call.
+and the dataset are both trained with the preset cpu for so many steps, with each of the --seeds, and scored on the same
+held-out photographs. Stages that --work holds from an earlier call are kept; their times are those of that call. Rows
+that --out holds already stay, unless they are measured again.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import sys
 import tempfile
 from dataclasses import replace
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
 import torch
@@ -77,14 +79,16 @@ def cameras(data: Path) -> dict[str, Camera]:
     return {Path(frame.name).name: frame.camera for frame in read_scene(data).frames}
 
 
-def trained(data: Path, steps: int, downscale: float, out: Path) -> float:
+def trained(data: Path, args: argparse.Namespace, seed: int) -> float:
     """Held-out PSNR after a short run, dB."""
     from splat.strategies import registry
     from splat.training.config import load_preset
     from splat.training.run import train
 
-    config = replace(load_preset("cpu"), steps=steps, downscale=downscale, eval=True)
-    result = train(config, data, out, strategies=registry.build(config.strategies, config.options))
+    config = replace(load_preset("cpu"), steps=args.train, downscale=args.downscale, eval=True, seed=seed)
+    with tempfile.TemporaryDirectory() as out:
+        strategies = registry.build(config.strategies, config.options)
+        result = train(config, data, Path(out) / "run", strategies=strategies)
     assert result.evaluation is not None
     return result.evaluation.psnr
 
@@ -95,6 +99,7 @@ def measure(data: Path, args: argparse.Namespace, work: Path) -> dict[str, Any]:
     console = Console(sys.stdout)
     summary = process([photographs(data, args.resize, work)], folder, options, console)
     row = {name: summary[name] for name in ("registered", "total", "error", "points", "mapper", "seconds")}
+    row |= {"resize": args.resize, "threads": args.threads, "off_gps": summary["off_gps"]}
     row["total_seconds"] = round(sum(summary["seconds"].values()), 1)
     row["cameras"] = [camera["model"] for camera in summary["cameras"]]
     row["against"] = {"model": compare(folder, data)}
@@ -102,9 +107,8 @@ def measure(data: Path, args: argparse.Namespace, work: Path) -> dict[str, Any]:
         row["against"]["transforms.json"] = compare(folder, data / "transforms.json")
     if args.train:
         runs = {"processed": folder, "given": data}
-        with tempfile.TemporaryDirectory() as out:
-            row["psnr"] = {n: trained(d, args.train, args.downscale, Path(out) / n) for n, d in runs.items()}
-        row["steps"] = args.train
+        row |= {"steps": args.train, "downscale": args.downscale, "seeds": args.seeds}
+        row["psnr"] = {name: [trained(d, args, seed) for seed in args.seeds] for name, d in runs.items()}
     return row
 
 
@@ -116,13 +120,15 @@ def main() -> None:
     parser.add_argument("--resize", type=int, help="longest side of the photographs, pixels")
     parser.add_argument("--threads", type=int, default=0)
     parser.add_argument("--train", type=int, default=0, metavar="STEPS")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[42])
     parser.add_argument("--downscale", type=float, default=4.0)
     parser.add_argument("--work", type=Path, help="keep the datasets here; by default they are temporary")
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         work = args.work or Path(temporary)
-        rows = {data.name: measure(data, args, work) for data in args.data}
+        size = f" at {args.resize} px" if args.resize else ""
+        rows = {f"{data.name}{size}": measure(data, args, work) for data in args.data}
     for name, row in rows.items():
         print(
             f"{name}: {row['registered']} of {row['total']} in {row['total_seconds']:.0f} s, {row['error']:.2f} px"
@@ -134,9 +140,11 @@ def main() -> None:
                 f"{off['rotation_max']:.3f})"
             )
         for what, psnr in row.get("psnr", {}).items():
-            print(f"  {row['steps']} steps on the {what} poses: {psnr:.2f} dB")
+            runs = ", ".join(f"{value:.2f}" for value in psnr)
+            print(f"  {row['steps']} steps on the {what} poses: {mean(psnr):.2f} dB ({runs})")
     if args.out:
-        document = {"machine": machine(), "resize": args.resize, "threads": args.threads, "rows": rows}
+        before = json.loads(args.out.read_text())["rows"] if args.out.exists() else {}
+        document = {"machine": machine(), "rows": {**before, **rows}}
         args.out.write_text(json.dumps(document, indent=1) + "\n")
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from splat.data.problems import DatasetError
+from splat.data.sfm import gps
 from splat.data.sfm.features import feature_counts
 from splat.data.sfm.matching import verified_pairs
 
@@ -20,8 +21,9 @@ _FEW = 100  # features
 _SAMPLED = 2000  # points whose angles are taken
 
 
-def describe(folder: Path, root: Path) -> dict[str, Any]:
-    """{folder (relative to root), names, images, points, error (pixels), parallax (degrees)} of a COLMAP model."""
+def describe(folder: Path, root: Path, places: dict[str, np.ndarray]) -> dict[str, Any]:
+    """{folder (relative to root), names, images, points, error (pixels), parallax (degrees), gps (metres off
+    `places`, or None)} of a COLMAP model."""
     import pycolmap
 
     model = pycolmap.Reconstruction(folder)
@@ -32,6 +34,7 @@ def describe(folder: Path, root: Path) -> dict[str, Any]:
         "points": int(model.num_points3D()),
         "error": float(model.compute_mean_reprojection_error()),
         "parallax": parallax(model),
+        "gps": gps.off(model, places),
     }
 
 

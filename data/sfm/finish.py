@@ -12,7 +12,7 @@ import numpy as np
 
 from splat.core.files import replacing
 from splat.data.frame import FILE as FRAME
-from splat.data.sfm import diagnosis, orientation
+from splat.data.sfm import diagnosis, gps, orientation
 
 if TYPE_CHECKING:
     from splat.data.sfm.worker import Job
@@ -39,7 +39,7 @@ def finish(job: Job) -> dict[str, Any]:
     if mapped["attempt"] == "incremental":
         _refine(model, job)
     job.progress(1, 2)
-    positions = gps(job.database)
+    positions = gps.positions(job.database)
     frame = _place(model, job, positions)
     _write(model, job, [job.folder / other["folder"] for other in models[1:]], frame)
     registered = {model.image(identity).name for identity in model.reg_image_ids()}
@@ -96,25 +96,6 @@ def _refine(model: Any, job: Job) -> None:
     manager = pycolmap.ObservationManager(model)
     manager.filter_all_points3D(_MAX_ERROR, _MIN_ANGLE)
     model.update_point_3d_errors()
-
-
-def gps(database: Path) -> dict[str, list[float]]:
-    """{name: [latitude, longitude (degrees), altitude (metres)]} of the photographs that say where they were taken."""
-    import pycolmap
-
-    store = pycolmap.Database.open(database)
-    try:
-        names = {image.image_id: image.name for image in store.read_all_images()}
-        priors = store.read_all_pose_priors()
-    finally:
-        store.close()
-    found = {}
-    for prior in priors:
-        if prior.has_position() and prior.coordinate_system == pycolmap.PosePriorCoordinateSystem.WGS84:
-            latitude, longitude, altitude = (float(v) for v in prior.position)
-            altitude = altitude if np.isfinite(altitude) else 0.0
-            found[names[prior.corr_data_id.id]] = [latitude, longitude, altitude]
-    return dict(sorted(found.items()))
 
 
 def _place(model: Any, job: Job, positions: dict[str, list[float]]) -> dict[str, Any] | None:

@@ -2,8 +2,10 @@
 
 The mapper is COLMAP's incremental one (Schonberger and Frahm 2016) with few parameters a camera. Where it leaves
 photographs out, as on a walk straight ahead, it is tried again with the focal length of EXIF held and with narrow
-triangles allowed, and then the global mapper (Pan et al. 2024); the attempt that poses most photographs is taken. One
-thread and one seed give the same model every time.
+triangles allowed, then with the GPS positions of EXIF as priors, and then the global mapper (Pan et al. 2024). Where
+GPS tells anything (gps.py), a model that contradicts it is no success either: parts that few matches join come out
+shifted or in the wrong proportion, with small errors everywhere. The attempt that poses most photographs is taken, of
+those that pose about as many one that agrees with GPS. One thread and one seed give the same model every time.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from splat.core.files import replacing
-from splat.data.sfm import diagnosis, snapshots
+from splat.data.sfm import diagnosis, gps, snapshots
 
 if TYPE_CHECKING:
     from splat.data.sfm.worker import Job
@@ -34,7 +36,8 @@ def reconstruct(job: Job) -> dict[str, Any]:
     """Find poses; models go to process/models/ATTEMPT/NUMBER.
 
     Returns:
-        {attempt, models: [{folder, images, points, error}], largest first; attempts: {name: images}}.
+        {attempt, models: [{folder, images, points, error, gps: metres off GPS, or None}], largest first; attempts:
+        {name: images}}.
 
     Raises:
         DatasetError: no model, or one without parallax.
@@ -52,17 +55,30 @@ def _best(job: Job) -> dict[str, Any]:
     """Make attempts until one poses enough; what `reconstruct` returns."""
     found: dict[str, list[dict[str, Any]]] = {}
     for name, attempt in _attempts(job).items():
+        if name == "global" and any(_enough(job, models) for models in found.values()):
+            continue
         found[name] = _once(job, name, attempt)
-        if found[name] and found[name][0]["images"] >= _ENOUGH * len(job.pictures):
+        if _enough(job, found[name]) and _agrees(found[name]):
             break
     sizes = {name: models[0]["images"] if models else 0 for name, models in found.items()}
-    best = max(sizes, key=lambda name: sizes[name])  # the first of equals
-    if sizes[best] < min(3, len(job.pictures)):
+    most = max(sizes.values())
+    if most < min(3, len(job.pictures)):
         raise diagnosis.no_model(job)
+    about = [name for name, size in sizes.items() if size >= _ENOUGH * most]
+    best = max(about, key=lambda name: (_agrees(found[name]), sizes[name]))  # the first of equals
     largest = found[best][0]
     if largest["parallax"] < _PARALLAX:
         raise diagnosis.no_parallax(job, f"points are seen under {largest['parallax']:.2g} degrees")
     return {"attempt": best, "models": found[best], "attempts": sizes}
+
+
+def _enough(job: Job, models: list[dict[str, Any]]) -> bool:
+    return bool(models) and models[0]["images"] >= _ENOUGH * len(job.pictures)
+
+
+def _agrees(models: list[dict[str, Any]]) -> bool:
+    """Whether nothing that GPS says contradicts the largest model."""
+    return models[0]["gps"] is None or models[0]["gps"] <= gps.AGREES
 
 
 def _attempts(job: Job) -> dict[str, Attempt]:
@@ -73,6 +89,8 @@ def _attempts(job: Job) -> dict[str, Attempt]:
     attempts: dict[str, Attempt] = {"incremental": _incremental}
     if _knows_focal(job.database):
         attempts["held-focal"] = _held
+    if gps.local(job.database):
+        attempts["gps"] = _with_gps
     return {**attempts, "global": _global}
 
 
@@ -94,7 +112,8 @@ def _once(job: Job, name: str, attempt: Attempt) -> list[dict[str, Any]]:
         return json.loads(report.read_text(encoding="utf-8"))
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    models = [diagnosis.describe(path, job.folder) for path in attempt(job, folder)]
+    positions = gps.local(job.database)
+    models = [diagnosis.describe(path, job.folder, positions) for path in attempt(job, folder)]
     models.sort(key=lambda model: (-model["images"], -model["points"]))
     # Of the others those that add something; a mapper begins models that a later one takes in.
     models = [m for n, m in enumerate(models) if n == 0 or set(m["names"]) - set(models[0]["names"])]
@@ -108,11 +127,30 @@ def _incremental(job: Job, folder: Path) -> list[Path]:
 
 
 def _held(job: Job, folder: Path) -> list[Path]:
+    return _run_incremental(job, folder, _cautious(job, folder, held=True))
+
+
+def _with_gps(job: Job, folder: Path) -> list[Path]:
+    """On a copy of the database, in which the positions have a precision."""
+    database = folder / "database.db"
+    shutil.copyfile(job.database, database)
+    gps.weigh(database)
+    options = _cautious(job, folder, held=_knows_focal(job.database))
+    options.use_prior_position = options.use_robust_loss_on_prior_position = True
+    models = _run_incremental(job, folder, options, database)
+    for path in folder.glob("database.db*"):
+        path.unlink()
+    return models
+
+
+def _cautious(job: Job, folder: Path, held: bool) -> Any:
+    """Narrow triangles allowed, focal length and distortion `held`."""
     options = _pipeline(job, folder)
-    options.ba_refine_focal_length = options.ba_refine_extra_params = False
-    options.mapper.abs_pose_refine_focal_length = options.mapper.abs_pose_refine_extra_params = False
+    if held:
+        options.ba_refine_focal_length = options.ba_refine_extra_params = False
+        options.mapper.abs_pose_refine_focal_length = options.mapper.abs_pose_refine_extra_params = False
     options.triangulation.min_angle = options.mapper.filter_min_tri_angle = _NARROW
-    return _run_incremental(job, folder, options)
+    return options
 
 
 def _pipeline(job: Job, folder: Path) -> Any:
@@ -130,7 +168,7 @@ def _pipeline(job: Job, folder: Path) -> Any:
     return options
 
 
-def _run_incremental(job: Job, folder: Path, options: Any) -> list[Path]:
+def _run_incremental(job: Job, folder: Path, options: Any, database: Path | None = None) -> list[Path]:
     import pycolmap
 
     posed = 0
@@ -144,7 +182,7 @@ def _run_incremental(job: Job, folder: Path, options: Any) -> list[Path]:
         job.progress(min(posed, len(job.pictures) - 1), len(job.pictures))
 
     pycolmap.incremental_mapping(
-        job.database,
+        database or job.database,
         job.images,
         folder,
         options,

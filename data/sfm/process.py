@@ -44,22 +44,24 @@ class Stage:
     Attributes:
         depends: names of the options that it depends on, besides the stages before it.
         leaves: paths inside the dataset without which it is done again.
+        revision: counts changes of what it does; what an earlier one has left is made again.
     """
 
     name: str
     depends: tuple[str, ...]
     leaves: tuple[str, ...]
+    revision: int = 0
 
 
 PHOTOGRAPHS = Stage("photographs", ("frames", "masks", "chroma_key", "cameras"), ("images",))
 STAGES = (
     Stage("features", ("camera_model", "max_size", "features"), ("process/database.db",)),
     Stage("matches", ("matching", "seed"), ("process/database.db",)),
-    Stage("mapping", ("mapper",), ("process/models",)),
+    Stage("mapping", ("mapper",), ("process/models",), revision=1),
     Stage("model", ("orient",), ("sparse/0/images.bin",)),
 )
 UNDISTORTION = Stage("undistortion", (), ("undistorted/sparse/0/images.bin",))
-STEREO = Stage("stereo", ("mvs_size",), ("dense.ply", "depths"))
+STEREO = Stage("stereo", ("mvs_size",), ("dense.ply", "depths"), revision=1)
 
 
 def process(
@@ -180,7 +182,8 @@ class _Run:
                 lambda message: self._listener.progress(stage.name, message["done"], message["total"]),
             )
 
-        own = key(depends, stage.name, self._options.part(*stage.depends))
+        name = f"{stage.name} {stage.revision}" if stage.revision else stage.name
+        own = key(depends, name, self._options.part(*stage.depends))
         self._once(stage, own, work, all((self._data / path).exists() for path in stage.leaves))
         return own
 
@@ -226,6 +229,7 @@ class _Run:
             "pairs": matches["pairs"],
             "verified_pairs": matches["verified"],
             "mapper": mapping["attempt"],
+            "off_gps": mapping["models"][0]["gps"],
             "attempts": mapping["attempts"],
             "seconds": {stage.name: round(self._ledger.seconds(stage.name), 2) for stage in stages},
             "options": self._options.part(*asdict(self._options)),

@@ -146,6 +146,8 @@ def told(summary: dict[str, Any]) -> list[str]:
     if summary["mapper"] not in ("incremental", summary["options"]["mapper"]):
         tried = ", ".join(f"{name} {count}" for name, count in summary["attempts"].items())
         lines.append(f"  poses by the mapper {summary['mapper']} (photographs with poses: {tried})")
+    if summary["off_gps"] is not None:
+        lines.append(f"  {summary['off_gps']:.1f} m off the GPS positions in the mean")
     for other in summary["models"][1:]:
         lines.append(
             f"  {other['folder']}: another part of the scene, {other['images']} photographs; photographs "

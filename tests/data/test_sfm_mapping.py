@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import json
 import shutil
 from dataclasses import replace
@@ -16,7 +17,7 @@ from PIL import Image
 from splat.core import DataError
 from splat.data import frame
 from splat.data.problems import DatasetError
-from splat.data.sfm import ProcessOptions, diagnosis, finish, mapping, orientation, pairs, snapshots
+from splat.data.sfm import ProcessOptions, diagnosis, finish, gps, mapping, orientation, pairs, snapshots
 from splat.data.sfm.gather import Picture
 from splat.data.sfm.worker import Job
 
@@ -47,6 +48,22 @@ def synthetic(folder: Path, **options) -> tuple[Job, pycolmap.Reconstruction]:
     return Job(folder, pictures, ProcessOptions(**options), True, False, io.StringIO()), truth
 
 
+def at_positions(job: Job, truth: pycolmap.Reconstruction, metres: float) -> dict[str, np.ndarray]:
+    """Give the photographs GPS positions: those of the truth, so many metres a unit; returns them, east, north, up."""
+    store = pycolmap.Database.open(job.database)
+    centres = {image.name: metres * image.projection_center() for image in truth.images.values()}
+    places = np.array(list(centres.values()))
+    degrees = pycolmap.GPSTransform().enu_to_ellipsoid(places - places.mean(0), 55.7, 13.2, 40.0)
+    known = dict(zip(centres, degrees, strict=True))
+    names = {image.image_id: image.name for image in store.read_all_images()}
+    for prior in store.read_all_pose_priors():
+        prior.position = known[names[prior.corr_data_id.id]]
+        prior.position_covariance = np.full((3, 3), np.nan)  # as EXIF leaves it
+        store.update_pose_prior(prior)
+    store.close()
+    return centres
+
+
 @pytest.fixture(scope="module")
 def mapped(tmp_path_factory):
     job, truth = synthetic(tmp_path_factory.mktemp("mapping"))
@@ -71,6 +88,66 @@ def test_exact_matches_give_exact_poses(mapped):
     extent = 1.1 * max(np.linalg.norm(i.projection_center()) for i in truth.images.values())
     assert max(error.proj_center_error for error in errors) < 1e-4 * extent
     assert max(error.rotation_error_deg for error in errors) < 1e-2
+
+
+def test_gps_tells_of_walks_and_not_of_vases(tmp_path):
+    job, truth = synthetic(tmp_path)
+    at_positions(job, truth, 1.0)
+    assert gps.local(job.database) == {}  # the cameras stand on some metres
+    centres = at_positions(job, truth, 100.0)
+    places = gps.local(job.database)
+    assert gps.off(truth, places) == pytest.approx(0.0, abs=0.1)  # the Earth is round
+    between = [np.linalg.norm(places[a] - places[b]) for a, b in itertools.pairwise(sorted(places))]
+    assert between == pytest.approx(
+        [np.linalg.norm(centres[a] - centres[b]) for a, b in itertools.pairwise(sorted(places))], rel=1e-3
+    )
+
+
+def test_gps_as_a_prior(tmp_path):
+    """The mapper's coordinates are then metres; positions without a precision get one, in a copy."""
+    job, truth = synthetic(tmp_path)
+    at_positions(job, truth, 100.0)
+    folder = tmp_path / "gps"
+    folder.mkdir()
+    (path,) = mapping._with_gps(job, folder)
+    model = pycolmap.Reconstruction(path)
+    assert model.num_reg_images() == 24
+    places = gps.local(job.database)
+    assert gps.off(model, places) < 0.1 * gps._SIGMA
+    size = np.ptp([image.projection_center() for image in model.images.values()], axis=0).max()
+    assert size == pytest.approx(np.ptp(list(places.values()), axis=0).max(), rel=0.02)
+    store = pycolmap.Database.open(job.database)
+    assert np.isnan(store.read_all_pose_priors()[0].position_covariance).all()
+    store.close()
+    assert not list(folder.glob("database*"))
+
+
+@pytest.mark.parametrize(
+    ("posed", "expected", "tried"),
+    [
+        # attempt: (photographs, metres off GPS or None)
+        ({"incremental": (24, None), "gps": (24, 1)}, "incremental", 1),
+        ({"incremental": (24, 40), "held-focal": (23, 30), "gps": (22, 3), "global": (24, 1)}, "gps", 3),
+        ({"incremental": (24, 40), "gps": (24, 30), "global": (24, 1)}, "incremental", 2),
+        ({"incremental": (2, None), "gps": (12, 3), "global": (24, 50)}, "global", 3),
+        ({"incremental": (5, 40), "gps": (10, 30), "global": (9, 3)}, "global", 3),
+    ],
+)
+def test_the_attempt_that_is_taken(tmp_path, monkeypatch, posed, expected, tried):
+    """The first that poses enough and agrees with GPS; else the most, and of about as many one that agrees."""
+    job = Job(
+        tmp_path, [Picture(str(n), "") for n in range(24)], ProcessOptions(), True, False, io.StringIO()
+    )
+    done = []
+
+    def once(job, name, attempt):
+        done.append(name)
+        return [{"images": posed[name][0], "gps": posed[name][1], "parallax": 9.0}]
+
+    monkeypatch.setattr(mapping, "_attempts", lambda job: dict.fromkeys(posed))
+    monkeypatch.setattr(mapping, "_once", once)
+    assert mapping.reconstruct(job)["attempt"] == expected
+    assert done == list(posed)[:tried]
 
 
 class Watching(io.StringIO):
