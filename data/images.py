@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -108,9 +109,12 @@ def decode(path: Path, orientation: int = 1) -> tuple[np.ndarray, np.ndarray | N
 
     try:
         with Image.open(path) as image:
+            deep = _has_16_bits(image)
             image.load()
             if image.mode.startswith("I") or image.mode == "F":
                 colour, alpha = _deep_grey(image), None
+            elif deep:
+                colour, alpha = _deep_colour(path, image.width, image.height)
             elif image.has_transparency_data:
                 rgba = np.asarray(image if image.mode == "RGBA" else image.convert("RGBA"))
                 colour, alpha = rgba[..., :3], rgba[..., 3]
@@ -157,6 +161,29 @@ def _deep_grey(image) -> np.ndarray:
     else:
         values = values / 257.0  # 65535 / 255
     return np.repeat(values.clip(0, 255)[..., None], 3, axis=2)
+
+
+def _has_16_bits(image) -> bool:
+    """Whether an image that was opened, but not loaded, has 16 bits a channel of which Pillow keeps 8: in colour, or in
+    grey with transparency."""
+    layout = image.tile[0][3] if image.tile else ""
+    name = layout[0] if isinstance(layout, tuple) and layout else layout
+    return image.mode in ("RGB", "RGBA", "LA") and ";16" in str(name)
+
+
+def _deep_colour(path: Path, width: int, height: int) -> tuple[np.ndarray, np.ndarray | None]:
+    """Colour [H, W, 3] float32 in [0, 255], and alpha [H, W] uint8 where the file has any, of 16 bits a channel, which
+    ffmpeg keeps."""
+    import imageio_ffmpeg
+
+    command = [imageio_ffmpeg.get_ffmpeg_exe(), "-nostdin", "-loglevel", "error", "-noautorotate"]
+    command += ["-i", str(path), "-f", "rawvideo", "-pix_fmt", "rgba64le", "-"]
+    found = subprocess.run(command, capture_output=True, check=False)
+    if len(found.stdout) != width * height * 8:
+        raise ValueError(found.stderr.decode(errors="replace").strip() or "ffmpeg cannot decode it")
+    values = np.frombuffer(found.stdout, "<u2").reshape(height, width, 4)
+    alpha = (values[..., 3] / 257.0 + 0.5).astype(np.uint8)
+    return values[..., :3] / np.float32(257.0), alpha
 
 
 def oriented(pixels: np.ndarray, orientation: int) -> np.ndarray:

@@ -87,19 +87,49 @@ def test_opaque_alpha_is_dropped(rgba):
 
 @pytest.mark.parametrize("channels", [1, 2, 3, 4])
 def test_sixteen_bits(channels, tmp_path):
-    """Grey keeps its depth; in colour Pillow drops the low byte, less than one level of 8 bits."""
+    """Colour and grey keep their depth."""
     generator = np.random.default_rng(channels)
     pixels = generator.integers(0, 65536, (6, 5, channels), dtype=np.uint16)
     write_png16(tmp_path / "deep.png", pixels)
     colour, alpha = decode(tmp_path / "deep.png")
     grey = channels < 3
     expected = np.repeat(pixels[..., :1], 3, 2) if grey else pixels[..., :3]
-    np.testing.assert_allclose(colour, expected / 257.0, atol=1e-4 if channels == 1 else 1.0)
+    np.testing.assert_allclose(colour, expected / 257.0, atol=1e-4)
     assert (alpha is not None) == (channels in (2, 4))
+    if alpha is not None:
+        np.testing.assert_allclose(alpha, pixels[..., -1] / 257.0, atol=0.5)
 
 
-def test_sixteen_bit_grey_is_averaged_before_rounding(tmp_path):
-    write_png16(tmp_path / "deep.png", np.array([[[257 * 10], [257 * 10 + 129]]], np.uint16).repeat(2, 0))
+@pytest.mark.parametrize("order", "<>")
+def test_sixteen_bit_tiff(order, tmp_path):
+    """RGB in one uncompressed strip, in either order of bytes (TIFF 6.0, section 6)."""
+    pixels = np.random.default_rng(5).integers(0, 65536, (6, 5, 3), dtype=np.uint16)
+    data = pixels.astype(f"{order}u2").tobytes()
+    # (tag, type: 3 for short and 4 for long, count, value or where it is); the bits of the channels are behind it.
+    tags = [(256, 3, 1, 5), (257, 3, 1, 6), (258, 3, 3, 8), (259, 3, 1, 1), (262, 3, 1, 2), (273, 4, 1, 14)]
+    tags += [(277, 3, 1, 3), (278, 3, 1, 6), (279, 4, 1, len(data))]
+    head = b"II*\0" if order == "<" else b"MM\0*"
+    body = struct.pack(f"{order}3H", 16, 16, 16) + data
+    entries = b"".join(
+        struct.pack(f"{order}HHI", tag, kind, count)
+        + (
+            struct.pack(f"{order}HH", value, 0)
+            if kind == 3 and count == 1
+            else struct.pack(f"{order}I", value)
+        )
+        for tag, kind, count, value in tags
+    )
+    directory = struct.pack(f"{order}H", len(tags)) + entries + struct.pack(f"{order}I", 0)
+    (tmp_path / "deep.tif").write_bytes(head + struct.pack(f"{order}I", 8 + len(body)) + body + directory)
+    colour, alpha = decode(tmp_path / "deep.tif")
+    np.testing.assert_allclose(colour, pixels / 257.0, atol=1e-4)
+    assert alpha is None
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_sixteen_bits_are_averaged_before_rounding(channels, tmp_path):
+    pixels = np.array([[[257 * 10], [257 * 10 + 129]]], np.uint16).repeat(2, 0).repeat(channels, 2)
+    write_png16(tmp_path / "deep.png", pixels)
     # (10 + 10.502) / 2 = 10.25 rounds to 10; rounding first would give (10 + 11) / 2, rounded to 11.
     assert photo(tmp_path / "deep.png", 2, 2, size=(1, 1)).image.tolist() == [[[10, 10, 10]]]
 
