@@ -26,6 +26,7 @@ _MOST = {"centres": 8, "opacity": 6, "turn": 7}  # largest k
 _ZERO = 128  # the byte nearest to a component of 0, from which coarse steps are counted
 _CLEAR = 1e-5  # by which the component that is left out must be the largest, for float32
 _PASSES = 8
+_UP = 1e-3  # bytes
 
 
 class Steps:
@@ -167,7 +168,8 @@ def _rounded(unit: Tensor, level: Tensor) -> Tensor:
     places = torch.as_tensor(KEPT, device=unit.device)[largest[:, 0]]
     kept = unit.gather(1, places) * unit.gather(1, largest).sign()
     step = torch.exp2(level.float())[:, None]
-    count = ((kept / COMPONENT_STEP + (127.5 - _ZERO)) / step).round() * step
+    # A component of 0 lies between two bytes: rounding errors must not choose.
+    count = ((kept / COMPONENT_STEP + (127.5 - _ZERO + _UP)) / step).round() * step
     return torch.cat([(count + _ZERO).clamp(0, 255).long(), largest + MODES], 1)
 
 
