@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -21,6 +21,7 @@ from splat.viewer.modes import MODES, Scene
 from splat.viewer.threads import use_threads
 
 if TYPE_CHECKING:
+    from splat.viewer.app import Source
     from splat.viewer.client import Client
 
 POLL_SECONDS = 0.05
@@ -51,7 +52,7 @@ class Look:
     Attributes:
         drawn: "server" (our rasterizer) or "browser" (viser's splats).
         mode: of MODES; for the server.
-        beside: whether every scene is shown, in columns.
+        beside: whether every scene is shown, in columns; on the server.
         heads: whether networks that were trained on pictures finish them.
         height: the tallest picture to draw, pixels.
         background: colour behind the scene, or None for the session's.
@@ -87,6 +88,7 @@ class Painter:
         self._took = 0.0  # seconds that the latest picture took, 0 where none was due
         self._drawn_at = 0.0
         self._splats: Any = None  # the handle in the browser
+        self._lines = True  # whether lines and boxes in the scene are shown
         self._filtered: dict[int, tuple[tuple[int, int], Gaussians]] = {}
         self._wake = threading.Event()
         self._closed = False
@@ -113,6 +115,12 @@ class Painter:
         """The camera has moved."""
         self._moved_at = time.monotonic()
         self._wake.set()
+
+    @property
+    def columns(self) -> Sequence[Source]:
+        """The scenes that are drawn, from left to right."""
+        viewer = self.client.viewer
+        return viewer.sources if self.look.beside and self.look.drawn == "server" else [self.client.source]
 
     def set(self, **changes: Any) -> None:
         """Change the look, and draw again."""
@@ -167,12 +175,11 @@ class Painter:
         if self._splats is not None:
             self._splats.remove()
             self._splats = None
-        client, look = self.client, self.look
-        sources = client.viewer.sources if look.beside else [client.source]
+        client, look, sources = self.client, self.look, self.columns
         for source in sources:
             source.poll()
         size = (pose.width, pose.height)
-        view = (pose.position.tobytes(), pose.wxyz.tobytes(), pose.fov, size, self._revision, look.beside)
+        view = (pose.position.tobytes(), pose.wxyz.tobytes(), pose.fov, size, self._revision, len(sources))
         wanted = (*view, *(source.version for source in sources))
         full = _full_size(pose, look.height)
         if wanted == self._done and (self._rung == 0 or moving):
@@ -184,6 +191,7 @@ class Painter:
             began = time.monotonic()
             image = self.picture(pose, size)
         client.handle.scene.set_background_image(image.numpy(), "jpeg", jpeg_quality=90 if rung == 0 else 75)
+        self._show_lines(len(sources) == 1)
         client.handle.flush()
         seconds = time.monotonic() - began
         self._took = DISTURBANCE * seconds
@@ -226,7 +234,7 @@ class Painter:
         """[H, W, 3] uint8: what the visitor sees at the size, with overlays."""
         look = self.look
         width, height = size
-        sources = self.client.viewer.sources if look.beside else [self.client.source]
+        sources = self.columns
         columns = []
         for number, source in enumerate(sources):
             camera = pose.camera(width, height, number, len(sources))
@@ -262,6 +270,12 @@ class Painter:
             self._filtered[number] = (key, kept)
         return self._filtered[number][1]
 
+    def _show_lines(self, on: bool) -> None:
+        """The browser draws them for one picture of its whole window: in columns they would lie elsewhere."""
+        if on != self._lines:
+            self.client.handle.scene.set_global_visibility(on)
+            self._lines = on
+
     # Drawn in the browser.
 
     def _to_browser(self) -> None:
@@ -275,9 +289,11 @@ class Painter:
         use_threads(client.viewer.cores if client.viewer.budget.unlimited else 1)
         chosen = browser.splats(self.filtered(0, source.version, source.snapshot.gaussians), look.cap)
         arrays = (chosen.centers, chosen.covariances, chosen.rgbs, chosen.opacities)
+        self._show_lines(True)
         with client.handle.atomic():
             if self._splats is None:
-                client.handle.scene.set_background_image(None)
+                background = torch.tensor(look.background or source.session.background)
+                client.handle.scene.set_background_image(to_bytes(background[None, None]).numpy(), "png")
                 self._splats = client.handle.scene.add_gaussian_splats(SPLATS, *arrays, scale=chosen.scale)
             else:
                 self._splats.set_gaussians(*arrays)

@@ -11,8 +11,22 @@ if TYPE_CHECKING:
     from splat.viewer.client import Client
 
 
+# Keys that are pressed in an input are its own, and viser leaves the focus in a dropdown or checkbox that was clicked.
+# So after a click (of a mouse: `detail` counts its clicks) on anything but a field to type in the focus goes back to
+# the page. Browsers run no <script> that comes later, but what an image does that cannot be loaded.
+_FOCUS = """<img hidden src="data:," onerror="
+  if (!window.splatFocus) {
+    window.splatFocus = true;
+    document.addEventListener('click', ({ target, detail }) => {
+      if (detail === 0 || target.closest('input:not([type=checkbox]), textarea, label')) return;
+      if (document.activeElement.matches('input, textarea')) document.activeElement.blur();
+    });
+  }">"""
+
+
 def add(gui: Any, client: Client) -> None:
-    """Register the commands for one visitor."""
+    """Register the commands for one visitor, and keep the keys theirs."""
+    gui.add_html(_FOCUS)
     session, painter = client.session, client.painter
 
     def command(label: str, key: str | None, do: Callable[[], Any], hint: str | None = None) -> None:

@@ -21,8 +21,11 @@ def in_rectangle(
     """[N] bool: the centre [N, 3] is seen within a rectangle of the picture, whatever lies before it.
 
     Args:
-        low, high: corners as shares of the picture's width and height, (0, 0) the upper left.
+        low, high: corners as shares of the picture's width and height, (0, 0) the upper left; what of the rectangle
+            lies beside the picture does not count.
     """
+    low = max(low[0], 0.0), max(low[1], 0.0)
+    high = min(high[0], 1.0), min(high[1], 1.0)
     pose = camera.world_to_camera.to(means)
     seen = means @ pose[:3, :3].T + pose[:3, 3]
     depth = seen[:, 2]

@@ -23,7 +23,8 @@ def write_video(path: Path, images: Iterable[Tensor], fps: float) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with beside(path) as temporary:
-            writer = imageio.get_writer(temporary, fps=fps, macro_block_size=1, quality=8)
+            options = {"fps": fps, "macro_block_size": 1, "quality": 8, "ffmpeg_log_level": "error"}
+            writer = imageio.get_writer(temporary, **options)
             # Its own context manager leaves ffmpeg running after an error.
             with closing(writer):
                 for image in images:

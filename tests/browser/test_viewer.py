@@ -95,12 +95,13 @@ def steps_shown(page: Any) -> int:
 
 
 def settled(page: Any) -> np.ndarray:
-    """What is drawn once it no longer changes: the finest picture of the place."""
+    """What is drawn once it no longer changes, but for the last bit of a few pixels: the place's finest picture."""
     pictures = [seen(page)]
     while len(pictures) < 200:
         page.wait_for_timeout(250)
         pictures.append(seen(page))
-        if len(pictures) > 5 and all(np.array_equal(pictures[-1], one) for one in pictures[-6:-1]):
+        # For a second and a half: a machine with much else to do takes its time to the finest one.
+        if len(pictures) > 6 and all(np.abs(pictures[-1] - one).max() <= 1 for one in pictures[-7:-1]):
             return pictures[-1]
     raise AssertionError("the picture does not come to rest")
 
@@ -148,7 +149,9 @@ def test_a_visit(run, open_page, screenshots, tmp_path):
         assert np.abs(settled(page) - there).mean() > 0.5, comparison
         page.screenshot(path=screenshots / f"viewer-{comparison}.png")
     choose(page, "Compare", "off")
-    assert np.abs(settled(page) - there).mean() < 0.5
+    run.wait(lambda: np.abs(seen(page) - there).mean() < 0.5)
+    page.keyboard.press("l")  # the previous one; keys are not the dropdown's once something is chosen
+    page.get_by_text("At view_011.png").wait_for()
 
     # A file to take home.
     page.get_by_role("tab", name="Export").click()
@@ -176,6 +179,43 @@ def test_a_visit(run, open_page, screenshots, tmp_path):
     assert run.process.wait(timeout=120) == 130
     assert max(int(path.stem.split("_")[1]) for path in (run.out / "ckpts").glob("step_*.pt")) > left + 100
     assert not re.search("Traceback|viewer: (?!http|from another)", "".join(run.lines))
+
+
+def test_two_scenes(open_page, screenshots, tmp_path):
+    """Side by side; selected by Shift and drag in one of them; drawn by the browser, on the scene's background."""
+    blue = (0.1, 0.2, 0.6)
+    scenes = [showcase.gaussians(seed=seed) for seed in range(2)]
+    viewer = Viewer(
+        [showcase.session(tmp_path, scene, background=blue) for scene in scenes], Address(port=18180)
+    )
+    try:
+        page = open_page(f"http://127.0.0.1:{viewer.port}", 820, 500)
+        page.get_by_label("Side by side").check()
+        painter = next(iter(viewer.clients.values())).painter
+        settled(page)
+        assert len(painter.columns) == 2
+
+        page.get_by_role("tab", name="Scene").click()
+        page.keyboard.down("Shift")
+        page.mouse.move(20, 250)  # the first column from its left to its middle, the lower half
+        page.mouse.down()
+        page.mouse.move(205, 480, steps=4)
+        page.mouse.up()
+        page.keyboard.up("Shift")
+        said = page.get_by_text(re.compile("of 400 selected")).inner_text()
+        assert 50 < int(said.split()[0]) < 150  # a quarter of the ball
+        page.screenshot(path=screenshots / "viewer-two.png")
+
+        page.get_by_role("tab", name="View").click()
+        page.get_by_label("Side by side").uncheck()
+        page.keyboard.press("b")  # keys are not the checkbox's once it was clicked
+        page.get_by_text("400 splats in the browser").wait_for()
+        drawn = settled(page)
+        page.screenshot(path=screenshots / "viewer-browser.png")
+        assert np.abs(drawn[-1, 0] - 255 * np.array(blue)).max() < 1
+        assert np.abs(drawn - drawn[-1, 0]).mean() > 5
+    finally:
+        viewer.stop()
 
 
 def test_a_phone(open_page, screenshots, tmp_path):

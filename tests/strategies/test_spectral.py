@@ -7,11 +7,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from splat.codecs import search
 from splat.core import Gaussians, UsageError
+from splat.core.rotations import quat_to_matrix
+from splat.core.transforms import Similarity, transform_gaussians
 from splat.data.sample import write_sample
 from splat.strategies import registry
 from splat.strategies.spectral import METHODS, PUBLISHED, SpectralConfig, Spectrum, chosen
@@ -121,6 +123,22 @@ def test_opacities_count_above_those_of_their_neighbours():
     assert (scores[[14, 16]] > 0).all()
     torch.testing.assert_close(scores[[0, 1, 9, 10, 20]], torch.zeros(5, dtype=torch.float64))
     assert search.ranking("spectral", g)[0] == 5
+
+
+@settings(max_examples=10)
+@given(seed=st.integers(0, 2**31), shift=st.floats(-50, 50), size=st.floats(-2, 2))
+def test_rotation_translation_size_and_order_change_no_score(seed: int, shift: float, size: float):
+    """In float64, where a scene 0.01 as large 50 units away is moved to within 1e-12 of its size."""
+    r = torch.Generator().manual_seed(seed)
+    g, order = scene(), torch.randperm(60, generator=r)
+    g = replace(g, **{name: getattr(g, name).double() for name in ("means", "logit_opacities", "sh")})
+    turn = quat_to_matrix(torch.randn(4, dtype=torch.float64, generator=r))
+    transform = Similarity(turn, torch.full((3,), shift, dtype=torch.float64), 10**size)
+    moved = transform_gaussians(g, transform).select(order)
+    for signals in (("opacity",), ("colour",), ("position",), ("position", "colour", "opacity")):
+        spectrum = Spectrum(signals=signals, neighbours=6)
+        before = spectral_scores(g, spectrum)[order]
+        torch.testing.assert_close(spectral_scores(moved, spectrum), before, rtol=1e-9, atol=1e-9)
 
 
 def test_copies_at_one_place_are_neighbours_of_the_same():

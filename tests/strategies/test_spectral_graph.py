@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from splat.core import DataError
-from splat.strategies.spectral.graph import knn_graph, responses
+from splat.strategies.spectral.graph import high_pass, knn_graph, responses
 
 
 def ring(count: int, radius: float = 2.0) -> np.ndarray:
@@ -37,6 +37,30 @@ def test_a_grid_is_smooth_inside_and_not_at_its_border():
     scores = responses(knn_graph(points, 4), points).reshape(side, side)
     np.testing.assert_allclose(scores[3:-3, 3:-3], 0, atol=1e-20)
     assert scores[0].min() > 0.01
+
+
+@pytest.mark.parametrize(("across", "down"), [(1, 0), (2, 3), (4, 4)])
+def test_the_waves_of_a_grid_are_its_eigenvectors(across: int, down: int):
+    """Where all four neighbours are at distance 1, cos(p x + q y) has the eigenvalue 1 - (cos p + cos q) / 2."""
+    side = 12
+    x, y = np.meshgrid(np.arange(side, dtype=float), np.arange(side, dtype=float), indexing="ij")
+    graph = knn_graph(np.stack([x, y, 0 * x], axis=-1).reshape(-1, 3), 4)
+    p, q = math.pi * across / 5, math.pi * down / 5
+    wave = np.cos(p * x + q * y)
+    answers = high_pass(graph, wave.reshape(-1, 1)).reshape(side, side)
+    inside = (slice(3, -3), slice(3, -3))
+    expected = (1 - (math.cos(p) + math.cos(q)) / 2) * wave
+    np.testing.assert_allclose(answers[inside], expected[inside], atol=1e-12)
+
+
+def test_what_sums_to_nothing_on_a_clique_has_its_one_other_eigenvalue():
+    """A clique of n at equal distances: I - A is 0 on constants and 1 + 1 / (n - 1) on all that sums to 0."""
+    tetrahedron = np.array([[1.0, 1, 1], [1, -1, -1], [-1, 1, -1], [-1, -1, 1]])
+    graph = knn_graph(np.concatenate([tetrahedron, tetrahedron + 50]), 3)
+    signal = np.random.default_rng(0).normal(size=(2, 4, 5))
+    level = signal.mean(1, keepdims=True)
+    expected = (1 + 1 / 3) * (signal - level)
+    np.testing.assert_allclose(high_pass(graph, signal.reshape(8, 5)), expected.reshape(8, 5), atol=1e-12)
 
 
 def test_two_cliques_are_constant_each_under_the_filter():

@@ -25,9 +25,9 @@ class Shown:
         client: the visitor, as the viewer knows him.
     """
 
-    def __init__(self, shown: Session) -> None:
+    def __init__(self, shown: Session, *others: Session) -> None:
         self.session = shown
-        self.viewer = Viewer([shown], Address(port=18080))
+        self.viewer = Viewer([shown, *others], Address(port=18080))
         self.page = Page(self.viewer.port)
         self.page.wait(lambda: self.viewer.clients and self.page.images)
         self.client = next(iter(self.viewer.clients.values()))
@@ -51,11 +51,11 @@ class Shown:
 
 @pytest.fixture
 def show(tmp_path: Path) -> Iterator[Callable[..., Shown]]:
-    """show(session or nothing, or what to change of the usual one) -> Shown."""
+    """show(session or nothing and others, or what to change of the usual one) -> Shown."""
     with ExitStack() as stack:
 
-        def begin(shown: Session | None = None, **more: Any) -> Shown:
-            visit = Shown(session(tmp_path, **more) if shown is None else shown)
+        def begin(shown: Session | None = None, *others: Session, **more: Any) -> Shown:
+            visit = Shown(session(tmp_path, **more) if shown is None else shown, *others)
             stack.callback(visit.close)
             return visit
 

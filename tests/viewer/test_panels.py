@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from page import Page
-from showcase import HEIGHT, WIDTH, gaussians
+from showcase import HEIGHT, WIDTH, gaussians, session
 
 from splat import codecs
 from splat.core import DataError, Gaussians
@@ -22,6 +22,7 @@ from splat.viewer.panels.cameras import CamerasPanel
 from splat.viewer.panels.export import ExportPanel
 from splat.viewer.panels.path import PathPanel
 from splat.viewer.panels.scene import ScenePanel
+from splat.viewer.selecting import in_rectangle
 
 
 def pressed(page: Page, label: str, value: str) -> None:
@@ -154,6 +155,26 @@ def test_selecting_deleting_and_undoing(show):
     said(page, "**400** Gaussians")
     page.press("Undo the last deletion")
     told(page, "nothing was removed")
+
+
+def test_a_rectangle_means_what_is_seen_in_its_column(show, tmp_path):
+    """The second of two scenes side by side: what of the rectangle lies over the first one does not count."""
+    one, two = session(tmp_path / "one"), session(tmp_path / "two", gaussians(seed=1))
+    visit = show(one, two)
+    page = visit.page
+    page.set("Side by side", True)
+    page.set("Scene", "2 ball")
+    page.wait(lambda: visit.client.source is visit.viewer.sources[1])
+    page.wait(lambda: visit.client.painter.columns == visit.viewer.sources)
+    rectangle(visit, (0.25, 0.2), (0.7, 1.0))
+    said(page, "of 400 selected")
+    pose = visit.client.pose
+    camera = pose.camera(pose.width, pose.height, 1, 2)
+    expected = in_rectangle(gaussians(seed=1).means, camera, (0.0, 0.2), (0.4, 1.0))
+    assert 20 < int(expected.sum()) < 380
+    assert torch.equal(visit.panel(ScenePanel)._chosen[0], expected)
+    rectangle(visit, (0.1, 0.0), (0.4, 1.0))
+    said(page, "Nothing is selected.")
 
 
 def test_floaters_are_shown_before_they_go(show):

@@ -147,7 +147,7 @@ class CamerasPanel(Panel):
         self._client.fly_to(self._cameras[number])
 
     def _clicked(self, event: Any) -> None:
-        if not self._lines.visible:
+        if not self._lines.visible or len(self._client.painter.columns) > 1:
             return
         met = frustums.met(self._corners, event.ray_origin, event.ray_direction)
         if met is not None:

@@ -81,8 +81,8 @@ class PathPanel(Panel):
         orbit.on_click(guard(lambda event: self._orbit()))
         self._at.on_update(guard(self._pick))
         self._wait.on_update(guard(self._set_wait))
-        for box in (self._loop, self._even):
-            box.on_update(guard(lambda event: self._show()))
+        for control in (self._loop, self._even, self._fps):
+            control.on_update(guard(lambda event: self._show()))
         self._time.on_update(guard(self._scrub))
         self._play.on_click(guard(lambda event: self._toggle_preview()))
         self._make.on_click(guard(lambda event: self._toggle_video()))

@@ -173,9 +173,12 @@ class ScenePanel(Panel):
         pose = self._client.pose
         if snapshot is None or pose is None:
             return
-        camera = pose.camera(pose.width, pose.height)
+        columns = self._client.painter.columns
+        column = columns.index(self._client.source)
+        camera = pose.camera(pose.width, pose.height, column, len(columns))
+        low, high = ((len(columns) * x - column, y) for x, y in (event.screen_min, event.screen_max))
         means = snapshot.gaussians.means
-        found = selecting.in_rectangle(means, camera, event.screen_min, event.screen_max).cpu()
+        found = selecting.in_rectangle(means, camera, low, high).cpu()
         self._combine(self._box.holds(means) & found, snapshot)
 
     def _outside(self) -> None:

@@ -20,13 +20,15 @@ class ViewPanel(Panel):
     def build(self, gui: Any, client: Client) -> None:
         self._client = client
         painter, look = client.painter, client.painter.look
+        self._on_server: list[Any] = []  # what is of use only there
         if len(client.viewer.sources) > 1:
             names = [f"{i + 1} {source.session.name}" for i, source in enumerate(client.viewer.sources)]
             scene = gui.add_dropdown(
                 "Scene", names, initial_value=names[client.viewer.sources.index(client.source)]
             )
             scene.on_update(client.guard(lambda event: client.show(names.index(scene.value))))
-            beside = gui.add_checkbox("Side by side", initial_value=look.beside)
+            beside = gui.add_checkbox("Side by side", look.beside, visible=look.drawn == "server")
+            self._on_server.append(beside)
             beside.on_update(client.guard(lambda event: painter.set(beside=beside.value)))
         drawn = gui.add_dropdown(
             "Drawn", [HERE, BROWSER], initial_value=HERE if look.drawn == "server" else BROWSER
@@ -46,10 +48,12 @@ class ViewPanel(Panel):
         @client.guard
         def _(event: Any) -> None:
             here = drawn.value == HERE
-            mode.visible = height.visible = here
+            for control in self._on_server:
+                control.visible = here
             cap.visible = not here
             painter.set(drawn="server" if here else "browser")
 
+        self._on_server += [mode, height]
         cap.visible = look.drawn == "browser"
         mode.on_update(client.guard(lambda event: painter.set(mode=mode.value)))
         height.on_update(client.guard(lambda event: painter.set(height=int(height.value))))
