@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
@@ -23,7 +24,12 @@ def write_video(path: Path, images: Iterable[Tensor], fps: float) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with beside(path) as temporary:
-            options = {"fps": fps, "macro_block_size": 1, "quality": 8, "ffmpeg_log_level": "error"}
+            options: dict[str, Any] = {
+                "fps": fps,
+                "macro_block_size": 1,
+                "quality": 8,
+                "ffmpeg_log_level": "error",
+            }
             writer = imageio.get_writer(temporary, **options)
             # Its own context manager leaves ffmpeg running after an error.
             with closing(writer):
