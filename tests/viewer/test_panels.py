@@ -162,10 +162,12 @@ def test_a_rectangle_means_what_is_seen_in_its_column(show, tmp_path):
     one, two = session(tmp_path / "one"), session(tmp_path / "two", gaussians(seed=1))
     visit = show(one, two)
     page = visit.page
+    before = visit.panel(ScenePanel)
     page.set("Side by side", True)
     page.set("Scene", "2 ball")
-    page.wait(lambda: visit.client.source is visit.viewer.sources[1])
-    page.wait(lambda: visit.client.painter.columns == visit.viewer.sources)
+    page.wait(lambda: any(isinstance(p, ScenePanel) and p is not before for p in visit.client.panels))
+    assert visit.client.source is visit.viewer.sources[1]
+    assert visit.client.painter.columns == visit.viewer.sources
     rectangle(visit, (0.25, 0.2), (0.7, 1.0))
     said(page, "of 400 selected")
     pose = visit.client.pose
