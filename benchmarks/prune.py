@@ -8,7 +8,7 @@ it is, and with its survivors grown as `splat export --prune` does. With --steps
 many steps, its number of Gaussians standing still: alone, and together with a head of the given size. "published" is
 the spectrum of the centres, half of what stays from either end (Yang et al. 2024). Times are processor times of one
 thread. Rows are written as they come, and those that FILE holds already are not made again; DIR keeps the trained
-states, so that --cost can measure drawing and file sizes of all of them, one after the other.
+states, so that --cost can measure drawing, file sizes and what was trained on, of all of them one after the other.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from train import machine
 
 from splat import codecs
 from splat.cli.scene import load
-from splat.codecs.search import survivors
+from splat.codecs.search import Viewpoints, survivors
 from splat.core import Gaussians
 from splat.raster import RenderOptions, render
 from splat.strategies import registry
@@ -49,13 +49,11 @@ METHODS: dict[str, tuple[Method, Spectrum | None]] = {
 
 def contribution(session: Session, scene: Gaussians) -> torch.Tensor:
     """[N] blending weight summed over the training views."""
-    total, dataset = torch.zeros(len(scene), device=scene.device), session.dataset
-    options = RenderOptions(needs=frozenset({"contribution"}))
+    cameras = [session.dataset.camera(index) for index in session.dataset.train]
+    views = Viewpoints(cameras, lambda g, camera, needs: render(g, camera, RenderOptions(needs=needs)))
     with torch.no_grad():
-        for index in dataset.train:
-            drawn = render(scene, dataset.camera(index).to(scene.device), options)
-            assert drawn.contribution is not None
-            total += drawn.contribution
+        total = views.contribution(scene)
+    assert total is not None
     return total
 
 
@@ -106,7 +104,8 @@ def tuned(session: Session, scene: Gaussians, steps: int, head: str, kept: Path 
 
 
 def cost(session: Session, row: dict[str, Any], steps: int, kept: Path) -> dict[str, Any]:
-    """Processor time of a picture, ms (median over held-out views), and bytes of the .ply, the head included."""
+    """Processor time of a picture, ms (median over held-out views), bytes of the .ply, the head included, and PSNR on
+    the views that it was trained on, dB."""
     config = tuning(session.config, steps, row["head"], row["count"])
     strategies = registry.build(config.strategies, config.options)
     further = assemble(config, session.dataset, strategies, state=torch.load(kept, weights_only=True))
@@ -119,11 +118,15 @@ def cost(session: Session, row: dict[str, Any], steps: int, kept: Path) -> dict[
             began = time.process_time()
             further.trainer.draw(baked, camera, background)
             times.append(1e3 * (time.process_time() - began))
+    held_out, session.dataset.test = session.dataset.test, session.dataset.train
+    seen = further.score(0.0).psnr
+    session.dataset.test = held_out
     scene, metadata, _ = exported(further)
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder) / "scene.ply"
         codecs.encode(scene, place, metadata)
-        return {"render_ms": statistics.median(times), "ply_bytes": place.stat().st_size}
+        size = place.stat().st_size
+    return {"render_ms": statistics.median(times), "ply_bytes": size, "psnr_seen": seen}
 
 
 def write(results: dict[str, Any], path: Path) -> None:
