@@ -6,7 +6,7 @@ Yang et al., "Spectrally Pruned Gaussian Fields with Neural Compensation" (SUNDA
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal, get_args
 
@@ -113,7 +113,7 @@ class Compensation(Strategy):
         self.network.load_state_dict(state["network"])
         self.optimizer.load_state_dict(state["optimizer"])
 
-    def _first(self, seed: int) -> Any:
+    def _first(self, seed: int) -> Callable[[Gaussians], Tensor]:
         def values(gaussians: Gaussians) -> Tensor:
             generator = torch.Generator().manual_seed(seed)
             return (torch.randn(len(gaussians), self.config.features, generator=generator) * _SPREAD).to(

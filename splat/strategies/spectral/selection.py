@@ -41,7 +41,7 @@ class Spectrum:
 
 
 _TINY = torch.finfo(torch.float64).tiny
-_ONE = 1 << 32
+_ONE = 1 << 32  # a chance of 1, as a whole number
 
 # As published: half of the kept share from either end of the answers of the centres.
 PUBLISHED = Spectrum(gamma=0.5, pick="extremes", signals=("position",))
@@ -121,7 +121,7 @@ def spread(places: Tensor) -> Taken:
         if len(positive) <= count:
             return extremes(weights, rows, count)
         along = positive[morton_order(places[rows[positive]])]
-        # In whole numbers, so that the sum is exact: a chance of 1 crosses one mark, and all of them `count`.
+        # The sum of whole numbers is exact: a chance of 1 crosses one mark, and all of them `count`.
         ends = (_chances(weights[along], count) * _ONE).round().long().cumsum(0)
         marks = (ends + _ONE // 2) // _ONE
         return along[marks.diff(prepend=marks.new_zeros(1)) > 0]
