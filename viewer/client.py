@@ -189,7 +189,7 @@ class Client:
 
     def opening(self) -> dict[str, Any]:
         """What a page of the scene is to open on (codecs.format.Metadata): what the visitor sees."""
-        background = list(self.painter.look.background or self.session.background)
+        background = list(self.session.background)
         if self.pose is None:
             return {"background": background}
         pose = self.pose

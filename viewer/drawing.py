@@ -55,7 +55,6 @@ class Look:
         beside: whether every scene is shown, in columns; on the server.
         heads: whether networks that were trained on pictures finish them.
         height: the tallest picture to draw, pixels.
-        background: colour behind the scene, or None for the session's.
         cap: most splats for the browser.
         filters: name -> what is drawn of the Gaussians (a crop box, a preview of pruning); must be pure.
         overlays: name -> what becomes of a picture [H, W, 3] in [0, 1] (a photograph over it).
@@ -66,7 +65,6 @@ class Look:
     beside: bool = False
     heads: bool = True
     height: int = 1080
-    background: tuple[float, float, float] | None = None
     cap: int = BROWSER_CAP
     filters: dict[str, Filter] = field(default_factory=dict)
     overlays: dict[str, Overlay] = field(default_factory=dict)
@@ -88,6 +86,7 @@ class Painter:
         self._took = 0.0  # seconds that the latest picture took, 0 where none was due
         self._drawn_at = 0.0
         self._splats: Any = None  # the handle in the browser
+        self._behind: Source | None = None  # the scene whose colour is behind them
         self._lines = True  # whether lines and boxes in the scene are shown
         self._filtered: dict[int, tuple[tuple[int, int], Gaussians]] = {}
         self._wake = threading.Event()
@@ -248,7 +247,7 @@ class Painter:
             scene = Scene(
                 gaussians,
                 snapshot.sh_degree,
-                look.background or source.session.background,
+                source.session.background,
                 self.client.photograph,
                 snapshot.heads if look.heads else (),
             )
@@ -291,9 +290,11 @@ class Painter:
         arrays = (chosen.centers, chosen.covariances, chosen.rgbs, chosen.opacities)
         self._show_lines(True)
         with client.handle.atomic():
+            if self._splats is None or self._behind is not source:
+                background = torch.tensor(source.session.background)[None, None]
+                client.handle.scene.set_background_image(to_bytes(background).numpy(), "png")
+                self._behind = source
             if self._splats is None:
-                background = torch.tensor(look.background or source.session.background)
-                client.handle.scene.set_background_image(to_bytes(background[None, None]).numpy(), "png")
                 self._splats = client.handle.scene.add_gaussian_splats(SPLATS, *arrays, scale=chosen.scale)
             else:
                 self._splats.set_gaussians(*arrays)

@@ -92,6 +92,17 @@ def test_every_mode_and_both_ways_of_drawing(opened: Open) -> None:
     assert lines == []
 
 
+def test_the_browser_draws_each_scene_on_its_own_background(opened: Open) -> None:
+    one = Session.finished("a", scene(), background=(1.0, 1.0, 1.0))
+    viewer, _ = opened(one, Session.finished("b", scene(1), background=(0.2, 0.4, 0.6)))
+    with Page(viewer.port) as page:
+        page.set("Drawn", "in the browser")
+        page.wait(lambda: page.splats == 60)
+        assert page.image.tolist() == [[[255, 255, 255]]]
+        page.trigger("Next scene")
+        page.wait(lambda: page.image.tolist() == [[[51, 102, 153]]])
+
+
 def test_hotkeys_do_what_the_panel_does(opened: Open) -> None:
     viewer, _ = opened(Session.finished("a", scene()))
     with Page(viewer.port) as page:
