@@ -22,7 +22,7 @@ class VqConfig:
     """When the assignments to codewords are made for the last time; the codewords move on."""
     every: int = 5
     """Steps between two assignments. Values drift under gradients that go straight through until they are assigned."""
-    words: int = 2048
+    words: int = 4096
     """Most codewords of a codebook."""
     palette: int = 2048
     """Codewords of the view-dependent colours in the layout sog."""
@@ -31,7 +31,7 @@ class VqConfig:
     opacity_penalty: float = 0.0
     """Weight of the mean opacity in the loss, besides that of the density control, until the last pruning."""
     prune: float = 1.0
-    """Gaussians are removed whose worth is less than this many times what their bits cost; 0: none."""
+    """Price of a Gaussian's bits, of which learned masks decide which are worth it, against `rate`; 0: all stay."""
 
     def __post_init__(self) -> None:
         for ok, message in (

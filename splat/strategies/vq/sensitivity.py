@@ -72,14 +72,6 @@ def weights(measured: Tensor, seen: Tensor) -> dict[str, Tensor]:
     return {name: raised[:, i] for i, name in enumerate(COLUMNS)} | {"turns": raised[:, TURNS], "seen": seen}
 
 
-def worth(g: Gaussians, weight: Tensor) -> Tensor:
-    """[N] rise of the mean squared error where a Gaussian is taken away, from the `weight` of its opacity.
-
-    Its opacity o changes by o, which is o / (o (1 - o)) in the logit to first order.
-    """
-    return weight / (1 - g.opacities()).clamp(min=1e-3).square()
-
-
 def _raised(weight: Tensor) -> Tensor:
     if weight.numel() == 0:
         return weight

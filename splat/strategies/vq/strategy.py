@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from splat.core import Gaussians, UsageError
-from splat.strategies.vq import forms, sensitivity
+from splat.strategies.vq import forms, masks, sensitivity
 from splat.strategies.vq.config import VqConfig
 from splat.strategies.vq.layout import Layout
 from splat.strategies.vq.layout_sog import SogLayout
@@ -68,6 +68,7 @@ class Vq(Strategy):
         ctx.edits.track(
             LABELS, lambda g: torch.zeros(len(g), columns, dtype=torch.int32, device=g.device), "copy"
         )
+        masks.track(ctx)
         ctx.edits.track(MEASURED, lambda g: torch.zeros(len(g), sensitivity.WIDTH, device=g.device), "copy")
 
     def transform(self, gaussians: Gaussians, ctx: Context) -> Gaussians:
@@ -100,6 +101,8 @@ class Vq(Strategy):
             if taken >= first:
                 self._begin(ctx)
             return
+        if c.prune > 0 and taken <= last:
+            self._mask(ctx, taken - first, max(1, last - first))
         due = taken <= last and ((taken - first) % c.every == 0 or taken == last)
         if due and c.prune > 0:
             self._prune(ctx)
@@ -151,10 +154,11 @@ class Vq(Strategy):
         if learn:
             self._limit(ctx, shown)
         self._tether(ctx, shown)
-        ctx.log("vq_bits", float(self.layout.bits(g, labels).mean()))
+        ctx.log("vq_bits", float(masks.bits(ctx).mean()))
 
     def _keep(self, ctx: Context, labels: Tensor) -> None:
         ctx.edits.state[LABELS] = labels
+        masks.set_bits(ctx, self.layout.bits(ctx.gaussians, labels))
         words = self.layout.rotations(labels)
         if words is not None:
             forms.align(ctx, words)
@@ -210,15 +214,21 @@ class Vq(Strategy):
         """Squared error that a bit of one Gaussian is worth."""
         return self.config.rate * self._error / max(1, len(ctx.gaussians))
 
+    def _mask(self, ctx: Context, taken: int, steps: int) -> None:
+        """A step of the masks, at the price of what each Gaussian takes in the file."""
+        # The loss is about the root of the squared error, whose relative rise is twice its own.
+        price = self.config.prune * self.config.rate * self._error**0.5 / 2 / max(1, len(ctx.gaussians))
+        penalty = sum(s.penalties(ctx).get("opacity", 0.0) for s in (self, ctx.density) if s is not None)
+        masks.learn(ctx, price, penalty, taken, steps)
+
     def _prune(self, ctx: Context) -> None:
-        """Take away what is worth less than its bits, and let no growth bring it back."""
-        value = sensitivity.worth(ctx.gaussians, self._weights(ctx)["opacity"])
-        price = self.config.prune * self._lam(ctx) * self.layout.bits(ctx.gaussians, self._labels(ctx))
-        gone = value < price
+        """Take away what is not worth its bits, and let no growth bring it back."""
+        value = masks.values(ctx)
+        gone = value < 0
         limit = int(_MOST * len(gone))
         if int(gone.sum()) > limit:
             gone = torch.zeros_like(gone)
-            gone[(value / price).argsort()[:limit]] = True
+            gone[value.argsort()[:limit]] = True
         if bool(gone.any()):
             ctx.edits.remove(gone)
             ctx.cap = self._cap = len(ctx.gaussians)
