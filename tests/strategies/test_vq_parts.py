@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -11,7 +10,7 @@ import torch
 from splat.core import Camera, Gaussians
 from splat.core.rotations import quat_multiply
 from splat.raster import RenderOptions, render
-from splat.strategies.vq import sensitivity
+from splat.strategies.vq import masks, sensitivity
 from splat.strategies.vq.codebook import Codebook, cheapest
 
 
@@ -87,22 +86,34 @@ def test_random_signs_measure_the_squared_jacobian() -> None:
     assert float((products - colors.T @ colors / n).abs().max()) < 0.28 * float(products[0, 0])
 
 
-def test_worth_is_the_error_of_taking_away() -> None:
-    """Of a faint Gaussian alone, whose removal is what its opacity adds, to first order in it."""
-    camera = Camera(10, 8, fx=12, fy=12, cx=5, cy=4, world_to_camera=torch.eye(4))
+def test_masks_fall_where_the_price_is_higher_than_the_gain() -> None:
+    """Three Gaussians: opacity brings the first more than its bits cost, the second less, the third nothing."""
     g = Gaussians(
-        means=torch.tensor([[0.0, 0.0, 2.0]]),
-        quats=torch.tensor([[1.0, 0, 0, 0]]),
-        log_scales=torch.full((1, 3), -1.0),
-        logit_opacities=torch.logit(torch.tensor([0.2])),
-        sh=torch.full((1, 1, 3), 0.3),
+        means=torch.zeros(3, 3),
+        quats=torch.ones(3, 4),
+        log_scales=torch.zeros(3, 3),
+        logit_opacities=torch.zeros(3),
+        sh=torch.zeros(3, 1, 3),
     )
-    logit = g.logit_opacities.clone().requires_grad_(True)
-    options = RenderOptions(backend="reference")
-
-    def drawn(value: torch.Tensor) -> torch.Tensor:
-        return render(replace(g, logit_opacities=value), camera, options).image.flatten()
-
-    weight = torch.autograd.functional.jacobian(drawn, logit).square().mean(0)
-    lost = drawn(g.logit_opacities).square().mean()
-    assert float(sensitivity.worth(g, weight)) == pytest.approx(float(lost), rel=1e-3)
+    price, bits, penalty = 1e-4, 50.0, 0.03
+    state: dict[str, torch.Tensor] = {}
+    # By the logit, and the mean opacity's penalty beside it: the gradient by the mask is that by the logit / (1 - o).
+    gain = torch.tensor([-2.0, -0.5, 0.0]) * price * bits * 0.5 + penalty / 3 * 0.25
+    ctx = SimpleNamespace(
+        gaussians=g,
+        optimizer=SimpleNamespace(moments={"logit_opacities": (gain, gain)}),
+        edits=SimpleNamespace(
+            state=state, track=lambda name, init, on_copy: state.__setitem__(name, init(g))
+        ),
+    )
+    masks.track(ctx)  # type: ignore[arg-type]
+    masks.set_bits(ctx, torch.full((3,), bits))  # type: ignore[arg-type]
+    before = masks.values(ctx).clone()  # type: ignore[arg-type]
+    for taken in range(1, 101):
+        masks.learn(ctx, price, penalty, taken, 100)  # type: ignore[arg-type]
+    moved = masks.values(ctx) - before  # type: ignore[arg-type]
+    assert float(moved[0]) > 0.5
+    # Where the gradient has one sign a step is as long as the speed says, however large it is, but for the sigmoid.
+    assert float(moved[1]) < -0.5
+    assert float(moved[2]) < -0.5
+    assert bool((masks.values(ctx)[1:] < 0).all())  # type: ignore[arg-type]
