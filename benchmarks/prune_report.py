@@ -24,12 +24,12 @@ def table(results: dict[str, Any], rows: Rows) -> list[str]:
         "|---|" + "---|" * (len(methods) + 2),
     ]
     for keep in sorted({key[0] for key in rows}, reverse=True):
-        best = {
-            head: max((r["psnr"] for k, r in rows.items() if k[0] == keep and k[2] == head), default=0.0)
-            for head in (BARE, "small")
-        }
+        best: dict[str, float | None] = {}  # of those with the same head, where there are several
+        for head in (BARE, "small"):
+            found = [row["psnr"] for key, row in rows.items() if key[0] == keep and key[2] == head]
+            best[head] = max(found) if len(found) > 1 else None
 
-        def psnr(method: str, head: str, keep: float = keep, best: dict[str, float] = best) -> str:
+        def psnr(method: str, head: str, keep: float = keep, best: dict[str, float | None] = best) -> str:
             row = rows.get((keep, method, head))
             if row is None:
                 return "-"
