@@ -20,6 +20,8 @@ from splat.strategies.vq.layout import Weights
 
 # More words never pay: an opacity is one number.
 _MOST = {"opacity": 128}
+# Gaussians a word at first: with half as many, 20,000 Gaussians of fox lost 0.07 dB at equal bytes.
+_MEMBERS = 10
 # Share of the Gaussians that must be gone before it is counted again what their centres share.
 _CHANGED = 0.01
 
@@ -44,7 +46,7 @@ class VqLayout:
         found: list[Tensor] = []
         for name, book in self.books.items():
             points = values_of(g, name, self.basis)
-            most = min(_MOST.get(name, self.config.words), self.config.words, len(points))
+            most = min(_MOST.get(name, self.config.words), self.config.words, max(1, len(points) // _MEMBERS))
             found.append(book.begin(points, most, _weight(weights, name), lam, seed))
         return self._placed(g, found, weights, lam)
 
