@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-
-import torch
+from typing import TYPE_CHECKING
 
 from splat.core import DataError
-from splat.core.transforms import Similarity
+
+if TYPE_CHECKING:
+    from splat.core.transforms import Similarity
 
 FILE = "frame.json"
 
@@ -24,6 +25,10 @@ def read(root: Path) -> Similarity | None:
     Raises:
         DataError: frame.json is damaged.
     """
+    import torch
+
+    from splat.core.transforms import Similarity
+
     path = (root if root.is_dir() else root.parent) / FILE
     if not path.is_file():
         return None

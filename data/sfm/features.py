@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from splat.data.problems import DatasetError, some
-from splat.data.sfm.gather import Picture
+from splat.data.sfm.picture import Picture
 
 if TYPE_CHECKING:
     from splat.data.sfm.worker import Job

@@ -21,6 +21,7 @@ from splat.data.images import SUFFIXES, decode, read_header
 from splat.data.problems import DatasetError
 from splat.data.sfm import masks, video
 from splat.data.sfm.options import ProcessOptions
+from splat.data.sfm.picture import Picture
 
 # What pycolmap's decoder does not know; written again as PNG, which loses nothing.
 _FOREIGN = frozenset({".webp", ".jp2"})
@@ -66,25 +67,6 @@ class Inputs:
         if self.masks is not None:
             files += [(f"masks/{p.relative_to(self.masks)}", p) for p in sorted(self.masks.rglob("*.png"))]
         return [[name, (stat := path.stat()).st_size, stat.st_mtime_ns] for name, path in files]
-
-
-@dataclass(frozen=True)
-class Picture:
-    """One photograph or frame of the dataset.
-
-    Attributes:
-        name: relative to images/, forward slashes.
-        camera: pictures of one camera share this.
-        sequence: pictures of one video share this; "" for photographs.
-        orientation: of EXIF; the pixels are kept as they are stored.
-        masked: whether features are looked for under a mask.
-    """
-
-    name: str
-    camera: str
-    sequence: str = ""
-    orientation: int = 1
-    masked: bool = False
 
 
 def find(inputs: list[Path], data: Path, mask_folder: Path | None = None, chroma_key: bool = False) -> Inputs:

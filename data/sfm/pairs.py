@@ -12,8 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
-from splat.data.sfm.gather import Picture
 from splat.data.sfm.options import Matching
+from splat.data.sfm.picture import Picture
 
 Pair = tuple[int, int]
 

@@ -11,16 +11,17 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from splat.core import DataError, Interrupted, UsageError
 from splat.core.files import replacing
 from splat.data.problems import DatasetError
-from splat.data.sfm import gather
 from splat.data.sfm.child import Child
-from splat.data.sfm.masks import key_colour
 from splat.data.sfm.options import ProcessOptions
 from splat.data.sfm.stages import Ledger, key, locked
+
+if TYPE_CHECKING:
+    from splat.data.sfm.gather import Inputs
 
 _FORMAT = 1  # of what the stages leave; a change does everything again
 
@@ -83,6 +84,8 @@ def process(
         UsageError: options or folders that contradict each other.
         Interrupted: Ctrl-C; the same call goes on.
     """
+    from splat.data.sfm import gather  # which reads photographs; the child does without
+
     _check(options)
     found = gather.find(inputs, data, options.masks, options.chroma_key is not None)
     folder = data / "process"
@@ -130,6 +133,8 @@ def _check(options: ProcessOptions) -> None:
         if value is not None and value < least:
             raise UsageError(f"--{name.replace('_', '-')} {value}: give {least} or more")
     if options.chroma_key is not None:
+        from splat.data.sfm.masks import key_colour
+
         key_colour(options.chroma_key)
 
 
@@ -147,8 +152,9 @@ class _Run:
         self._ledger, self._child, self._snapshots = ledger, child, snapshots
         self._job = data / "process" / "job.json"
 
-    def photographs(self, found: gather.Inputs, depends: str) -> str:
+    def photographs(self, found: Inputs, depends: str) -> str:
         """The first stage; gives its fingerprint."""
+        from splat.data.sfm import gather
 
         def work(fresh: bool) -> Any:
             told = lambda done, total: self._listener.progress(PHOTOGRAPHS.name, done, total)  # noqa: E731

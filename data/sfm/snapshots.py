@@ -5,14 +5,17 @@ from __future__ import annotations
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
-from torch import Tensor
 
-from splat.core import Camera, DataError
-from splat.data import colmap
+from splat.core import DataError
 from splat.data.intrinsics import MODELS
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from splat.core import Camera
 
 FOLDER = "snapshots"  # in process/
 _KEPT = 2  # the newest one may be half written
@@ -34,6 +37,11 @@ def read(folder: Path) -> Snapshot:
     Raises:
         DataError: it is not there, or not whole.
     """
+    import torch
+
+    from splat.core import Camera
+    from splat.data import colmap
+
     found, points = colmap.read_model(colmap.Model(folder, ".bin"))
     cameras = {}
     for _, image in sorted(found.images.items(), key=lambda item: item[1].name):

@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from splat.data.problems import DatasetError
-from splat.data.sfm.gather import Picture
 from splat.data.sfm.options import ProcessOptions
+from splat.data.sfm.picture import Picture
 
 _INTERVAL = 0.2  # seconds between two reports of progress
 

@@ -374,3 +374,12 @@ def test_the_child_leaves_with_its_command(tmp_path):
     assert running.stdin is not None
     running.stdin.close()
     assert running.wait(timeout=60) == 1
+
+
+def test_the_child_does_without_torch():
+    """Which takes seconds to load and memory to keep; only stereo needs it."""
+    code = (
+        "import sys; from splat.data.sfm import features, finish, mapping, matching, worker; "
+        "sys.exit('torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

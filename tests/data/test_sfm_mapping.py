@@ -18,7 +18,7 @@ from splat.core import DataError
 from splat.data import frame
 from splat.data.problems import DatasetError
 from splat.data.sfm import ProcessOptions, diagnosis, finish, gps, mapping, orientation, pairs, snapshots
-from splat.data.sfm.gather import Picture
+from splat.data.sfm.picture import Picture
 from splat.data.sfm.worker import Job
 
 
