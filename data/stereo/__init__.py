@@ -4,7 +4,16 @@
 >>> found = reconstruct(views, points)      # .depths, .points
 """
 
+from splat.data.stereo.completion import CompletionOptions, complete
 from splat.data.stereo.reconstruct import Reconstruction, StereoOptions, reconstruct
 from splat.data.stereo.views import DepthMap, StereoView
 
-__all__ = ["DepthMap", "Reconstruction", "StereoOptions", "StereoView", "reconstruct"]
+__all__ = [
+    "CompletionOptions",
+    "DepthMap",
+    "Reconstruction",
+    "StereoOptions",
+    "StereoView",
+    "complete",
+    "reconstruct",
+]

@@ -37,6 +37,8 @@ class StereoOptions:
     """Other views that must confirm a depth."""
     confidence: float = 0.5
     """Least correlation of the pictures."""
+    support: float = 0.4
+    """Share of the 5x5 pixels around it that must lie at nearly the same depth."""
     deviations: float = 2.0
     """Points farther from their neighbours than the mean distance by so many deviations are left out."""
 
@@ -111,10 +113,25 @@ def _reconstruct(
 
 
 def confirmed(depth: DepthMap, said: Sequence[Agreement], options: StereoOptions) -> DepthMap:
-    """The depths that enough other views confirm and that the pictures agree on."""
+    """The depths that enough other views confirm, that the pictures agree on and that do not stand alone."""
     votes = sum((each.agrees.long() for each in said), torch.zeros_like(depth.depth, dtype=torch.long))
     kept = (votes >= options.confirmations) & (depth.confidence >= options.confidence)
+    kept &= supported(depth.depth * kept, options.relative) >= options.support
     return DepthMap(depth.depth * kept, depth.confidence * kept)
+
+
+def supported(depth: Tensor, relative: float) -> Tensor:
+    """[H, W] share of the 5x5 pixels around each whose depth differs by less than `relative` of its own; windows end
+    at the border, and pixels without depth do not count as like any."""
+    height, width = depth.shape
+    around = functional.pad(depth[None, None], (2, 2, 2, 2), value=-torch.inf)
+    like = torch.zeros_like(depth)
+    for row in range(5):
+        for column in range(5):
+            other = around[0, 0, row : row + height, column : column + width]
+            like += (depth > 0) & ((other - depth).abs() < relative * depth)
+    inside = functional.avg_pool2d(torch.ones_like(depth)[None], 5, 1, 2)[0]
+    return like / (25 * inside)
 
 
 def _depth(

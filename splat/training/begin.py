@@ -6,19 +6,27 @@ Every kind uses the training views and what they observe, and nothing else.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import torch
+from torch import Tensor
 
-from splat.core import DataError
+from splat.core import Camera, DataError
 from splat.data import Dataset, Points, random_points
 from splat.data.hull import visual_hull
 from splat.data.matching import matched_points
 from splat.data.points import FEW_VIEWS
 from splat.data.resample import area_resize
-from splat.data.stereo import StereoOptions, StereoView, reconstruct
+from splat.data.stereo import (
+    CompletionOptions,
+    DepthMap,
+    StereoOptions,
+    StereoView,
+    complete,
+    reconstruct,
+)
 from splat.training.config import InitConfig
 
 # Stereo works on pictures that have at most so many pixels, all views and those that they are matched against
@@ -99,16 +107,30 @@ class FromStereo:
         return f"{count} views are few"
 
     def points(self, request: Request) -> Points:
-        """The fused cloud, and beside it the points that are known already."""
+        """The fused cloud, the points that are known already, and a guess at what neither tells."""
         dataset, known = request.dataset, request.dataset.points
-        found = reconstruct(
-            stereo_views(dataset, request.device), None if known is None else known.xyz, StereoOptions()
-        ).points
-        if len(found) < self.fewest:
-            return found
-        if known is None or not len(known):
-            return Points(found.xyz, found.rgb)
-        return Points(torch.cat([found.xyz, known.xyz]), torch.cat([found.rgb, known.rgb]))
+        views = stereo_views(dataset, request.device)
+        found = reconstruct(views, None if known is None else known.xyz, StereoOptions())
+        if len(found.points) < self.fewest:
+            return found.points
+        parts = [found.points, *([] if known is None else [known])]
+        if request.init.complete:
+            parts.append(_guessed(dataset, views, found.depths))
+        return Points(torch.cat([part.xyz for part in parts]), torch.cat([part.rgb for part in parts]))
+
+
+def _guessed(dataset: Dataset, views: Sequence[StereoView], depths: Sequence[DepthMap]) -> Points:
+    """What the views show without depth, and what lies beyond them; of outlined objects only what is inside."""
+    shown = [dataset.silhouette(index) for index in dataset.train]
+    if all(outline is None for outline in shown):
+        return complete(views, depths)
+    outlined = []
+    for view, depth, outline in zip(views, depths, shown, strict=True):
+        mask = torch.ones_like(depth.depth, dtype=torch.bool) if view.mask is None else view.mask
+        if outline is not None:
+            mask = mask & _all_of(outline, view.camera).to(mask.device)
+        outlined.append(replace(view, mask=mask))
+    return complete(outlined, depths, CompletionOptions(margin=0.0))
 
 
 def _too_small(dataset: Dataset, purpose: str) -> str | None:
@@ -221,9 +243,13 @@ def stereo_views(dataset: Dataset, device: torch.device) -> list[StereoView]:
         camera, photo = dataset.camera(index), dataset.photo(index)
         shrink = min(1.0, math.sqrt(budget / (camera.width * camera.height)))
         width, height = (max(1, round(size * shrink)) for size in (camera.width, camera.height))
-        mask = None
-        if photo.mask is not None:
-            mask = (area_resize(photo.mask[..., None] != 0, width, height)[..., 0] == 1).to(device)
+        resized = camera.resized(width, height)
+        mask = None if photo.mask is None else _all_of(photo.mask != 0, resized).to(device)
         image = area_resize(photo.image, width, height) / 255
-        views.append(StereoView(camera.resized(width, height), image.to(device), mask))
+        views.append(StereoView(resized, image.to(device), mask))
     return views
+
+
+def _all_of(mask: Tensor, camera: Camera) -> Tensor:
+    """[H, W] bool: pixels of the camera's picture that `mask`, of another size, keeps in whole."""
+    return area_resize(mask[..., None], camera.width, camera.height)[..., 0] == 1

@@ -25,6 +25,8 @@ class InitConfig:
     points; by default what suits the dataset, and the log says which and why."""
     scene: str | None = None
     """A scene file to go on from, in the dataset's frame, instead; --sh-interval 1 uses all its harmonics at once."""
+    complete: bool = True
+    """With stereo: begin with a guess, too, where one view alone or none shows the scene."""
     count: int = 100_000
     """Number of random points; they fill the volume of the cameras, or the cube that the format promises."""
     opacity: float = 0.1

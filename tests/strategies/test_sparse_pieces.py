@@ -125,8 +125,14 @@ def test_decay_takes_as_much_from_a_short_run_as_was_published_for_a_long_one():
     assert piece.factor(replace_step(context(scene(), 0, 10_000), 9_000)) == pytest.approx(0.995**3)
     assert piece.factor(short) == 0.995**10  # 300 would be too many
     before = short.gaussians.opacities()
+    drawn = torch.arange(50) % 2
+    short.output = RenderOutput(torch.zeros(1, 1, 3), torch.zeros(1, 1), radii=drawn.int())
     piece.after_step(short)
-    torch.testing.assert_close(short.gaussians.opacities(), before * 0.995**10)
+    factor = torch.where(drawn > 0, 0.995**10, 1.0)  # nothing pushes back what no photograph shows
+    torch.testing.assert_close(short.gaussians.opacities(), before * factor)
+    short.output = RenderOutput(torch.zeros(1, 1, 3), torch.zeros(1, 1), radii=torch.ones(49).int())
+    piece.after_step(short)  # rows of another scene: density control was there before
+    torch.testing.assert_close(short.gaussians.opacities(), before * factor)
 
 
 def replace_step(ctx: Context, step: int) -> Context:

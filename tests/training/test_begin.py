@@ -82,9 +82,9 @@ class Views:
         return self.cameras[index], wall(self.cameras[index])
 
 
-def begun(dataset: Views, source: str = "auto") -> tuple[Points, list[str]]:
+def begun(dataset: Views, source: str = "auto", *, complete: bool = True) -> tuple[Points, list[str]]:
     said: list[str] = []
-    init = InitConfig(source=source, count=200)  # type: ignore[arg-type]
+    init = InitConfig(source=source, count=200, complete=complete)  # type: ignore[arg-type]
     request = Request(dataset, init, 10_000, torch.device("cpu"), torch.Generator().manual_seed(0))  # type: ignore[arg-type]
     return begin(request, said.append), said
 
@@ -96,7 +96,7 @@ def known(count: int = 20) -> Points:
 
 
 def test_few_views_begin_with_stereo_and_the_known_points():
-    points, said = begun(Views(ring(3, 10, 96, 72), known()))
+    points, said = begun(Views(ring(3, 10, 96, 72), known()), complete=False)
     assert said == [f"begins with stereo, as 3 views are few: {len(points):,} points"]
     assert len(points) > 1000
     assert torch.equal(points.xyz[-20:], known().xyz)
@@ -104,6 +104,30 @@ def test_few_views_begin_with_stereo_and_the_known_points():
     camera, baseline = ring(1, 0, 96, 72)[0], 2 * DEPTH * math.sin(math.radians(10))
     pixel = DEPTH**2 / (camera.fx * baseline)
     assert (points.xyz[:, 2].abs() < pixel).float().mean() > 0.9
+
+
+def test_what_no_two_views_show_is_guessed():
+    """Beyond the pictures and in what one of them shows alone; of an outlined object nothing but its inside."""
+    cameras = ring(3, 10, 96, 72)
+    measured, _ = begun(Views(cameras, known()), complete=False)
+    points, _ = begun(Views(cameras, known()))
+    guessed = points.xyz[len(measured) :]
+    assert torch.equal(points.xyz[: len(measured)], measured.xyz)
+    width = DEPTH * 96 / cameras[0].fx  # of a picture on the wall
+    assert (guessed[:, 0].abs() > 0.6 * width).sum() > 100
+    assert (guessed[:, 2].abs() < 0.1 * DEPTH).float().mean() > 0.9
+    ball = balls(cameras, 0.6)
+    inside, _ = begun(Views(cameras, known(), silhouettes=ball), "stereo")
+    seen = torch.stack([torch.stack(pixels(camera, inside.xyz[len(measured) :])) for camera in cameras])
+    shown = [outline[v.long().clamp(0, 71), u.long().clamp(0, 95)] for outline, (u, v) in zip(ball, seen)]
+    assert torch.stack(shown).any(0).all()
+
+
+def pixels(camera: Camera, xyz: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """u and v of world points before the camera."""
+    pose = camera.world_to_camera.double()
+    x, y, z = (xyz @ pose[:3, :3].T + pose[:3, 3]).unbind(1)
+    return x / z * camera.fx + camera.cx, y / z * camera.fy + camera.cy
 
 
 def test_many_views_and_small_pictures_begin_with_points():

@@ -1,6 +1,7 @@
-"""Opacity decay: every opacity shrinks a little after every step; what the pictures need is pushed back up.
+"""Opacity decay: opacities shrink a little after every step; what the pictures need is pushed back up.
 
-Han et al., "Binocular-Guided 3D Gaussian Splatting with View Consistency for Sparse View Synthesis", NeurIPS 2024.
+Han et al., "Binocular-Guided 3D Gaussian Splatting with View Consistency for Sparse View Synthesis", NeurIPS 2024. There
+all of them shrink; here those that are drawn: nothing could push back what no photograph shows.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ class DecayConfig:
     on: bool = True
     """Whether to use it."""
     rate: float = 0.995
-    """Factor of every opacity at every step of a run of 30,000 steps; of a shorter one a step counts for as
+    """Factor of the opacities that are drawn at every step of a run of 30,000 steps; of a shorter one a step counts for as
     many as it stands for, but for no more than `most`."""
     most: float = 1.0
     """Published steps that one step stands for, at most: what pushes back does not grow with the length of a step."""
@@ -45,6 +46,7 @@ class Decay(Strategy):
 
     name: ClassVar[str] = "decay"
     config_type: ClassVar[type] = DecayConfig
+    needs = frozenset({"radii"})
     config: DecayConfig
 
     def factor(self, ctx: Context) -> float:
@@ -59,5 +61,10 @@ class Decay(Strategy):
         factor = self.factor(ctx)
         if factor == 1:
             return
-        opacities = ctx.gaussians.opacities() * factor
+        radii = ctx.output.radii
+        assert radii is not None
+        if len(radii) != len(ctx.gaussians):  # density control has just added or removed rows: not this time
+            return
+        opacities = ctx.gaussians.opacities()
+        opacities = torch.where(radii > 0, opacities * factor, opacities)
         ctx.edits.replace("logit_opacities", None, torch.logit(opacities, 1e-7), zero_moments=False)

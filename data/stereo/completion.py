@@ -1,0 +1,196 @@
+"""What stereo leaves open: depths that no other view confirms, and what lies beyond the pictures' edges.
+
+Of three photographs a good part of every new view is shown by one of them alone, and some of it by none. There a scene
+is better begun with a guess than with nothing. Inverse depth is continued as a thin plate under tension (Terzopoulos
+1983), bent freely where the photograph has an edge (weights exp(-k |grad I|)): a plane in space is exactly linear in
+inverse depth over the pixels, so that walls and floors go on as planes. Beyond the edges of a picture its colours are
+continued too, smoothly, on a coarse grid. Nothing of it is measured: training moves what the photographs see, and the
+rest stays a blurred guess in place of a black hole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
+
+from splat.core import Camera
+from splat.data.scene import Points
+from splat.data.stereo.views import DepthMap, StereoView, world_points
+
+_PIXELS = 40_000  # of the grid on which a view is completed, at most: the time grows faster than they do
+_TINY = 1e-9  # keeps the equations regular where nothing is known
+_OUTLIERS = 0.01  # share of known depths at either end that does not bound the others
+
+
+@dataclass(frozen=True)
+class CompletionOptions:
+    """How depth is continued."""
+
+    tension: float = 0.3
+    """Weight of a change of inverse depth from pixel to pixel, beside one of its bending."""
+    edge: float = 10.0
+    """Edges of the photograph (mean |difference| of colours in [0, 1]) count exp(-edge x difference)."""
+    margin: float = 0.5
+    """How far beyond its edges a picture is continued, as a share of its size."""
+    coarse: int = 40
+    """Points along the longer side of a picture with which what lies beyond it is sown."""
+    slack: float = 0.03
+    """A guess that hangs before another view's depth by more than this share is left out."""
+
+
+def completed(view: StereoView, depth: DepthMap, options: CompletionOptions) -> Tensor:
+    """[H, W] float32 depth at every pixel; as it is where it is known. At least one pixel must be."""
+    known = depth.depth > 0
+    height, width = known.shape
+    shrink = min(1.0, (_PIXELS / (height * width)) ** 0.5)
+    size = (max(3, round(height * shrink)), max(3, round(width * shrink)))
+    share = functional.adaptive_avg_pool2d(known.float()[None], size)[0]
+    inverse = torch.where(known, 1 / depth.depth.clamp_min(1e-30), 0.0)
+    mean = functional.adaptive_avg_pool2d(inverse[None], size)[0] / share.clamp_min(_TINY)
+    image = functional.adaptive_avg_pool2d(view.image.permute(2, 0, 1), size).permute(1, 2, 0)
+    plate = _plate(_array(mean), _array(share), _array(image), 1.0, options.tension, options.edge)
+    full = functional.interpolate(
+        torch.from_numpy(plate)[None, None].to(inverse), (height, width), mode="bilinear", align_corners=False
+    )[0, 0]
+    low, high = torch.quantile(
+        inverse[known][:: len(inverse[known]) // 1_000_000 + 1], _ends(inverse)
+    ).tolist()
+    return torch.where(known, depth.depth, 1 / full.clamp(low * 0.7, high))
+
+
+def complete(
+    views: Sequence[StereoView], depths: Sequence[DepthMap], options: CompletionOptions | None = None
+) -> Points:
+    """Points for the pixels without depth, and for what lies beyond the pictures, as far as no view contradicts.
+
+    A pixel without depth is left out where the mask says so. Beyond its own edges a view says nothing of what others
+    show. Views without any depth say nothing.
+
+    Args:
+        depths: confirmed ones, as `reconstruct` gives them.
+    """
+    options = options or CompletionOptions()
+    told = [i for i, depth in enumerate(depths) if bool((depth.depth > 0).any())]
+    full = {i: completed(views[i], depths[i], options) for i in told}
+    xyz, rgb = [torch.zeros(0, 3)], [torch.zeros(0, 3)]
+    for i in told:
+        view, others = views[i], [j for j in told if j != i]
+        free = depths[i].depth == 0
+        if view.mask is not None:
+            free &= view.mask
+        inside = world_points(view.camera, full[i])[free], view.image[free]
+        known = [(views[j].camera, depths[j].depth) for j in others]
+        everywhere = [(views[j].camera, full[j]) for j in others]
+        for (places, colours), seen, slack in (
+            (inside, known, 1 - options.slack),
+            (_beyond(view, full[i], options), everywhere, 1 + options.slack),
+        ):
+            kept = ~_before(places, seen, slack)
+            xyz.append(places[kept].cpu())
+            rgb.append(colours[kept].cpu())
+    colours = (torch.cat(rgb) * 255 + 0.5).clamp(0, 255).to(torch.uint8)
+    return Points(torch.cat(xyz).double(), colours)
+
+
+def _before(places: Tensor, seen: Sequence[tuple[Camera, Tensor]], slack: float) -> Tensor:
+    """[P] bool: nearer than `slack` times the depth that one of the cameras has there; false where it has none."""
+    found = torch.zeros(len(places), dtype=torch.bool, device=places.device)
+    for camera, depth in seen:
+        pose = camera.world_to_camera.to(places)
+        local = places @ pose[:3, :3].T + pose[:3, 3]
+        z = local[:, 2]
+        column = torch.floor(local[:, 0] / z * camera.fx + camera.cx)
+        row = torch.floor(local[:, 1] / z * camera.fy + camera.cy)
+        shown = (z > 0) & (column >= 0) & (row >= 0) & (column < camera.width) & (row < camera.height)
+        there = depth[row[shown].long(), column[shown].long()]
+        found[shown] |= (there > 0) & (z[shown] < slack * there)
+    return found
+
+
+def _beyond(view: StereoView, depth: Tensor, options: CompletionOptions) -> tuple[Tensor, Tensor]:
+    """[P, 3] places and [P, 3] colours beyond the edges of a view."""
+    height, width = depth.shape
+    step = max(height, width) / options.coarse
+    rows, columns = max(3, round(height / step)), max(3, round(width / step))
+    down, right = round(options.margin * rows), round(options.margin * columns)
+    camera = view.camera.resized(columns, rows)
+    counts = torch.ones_like(depth) if view.mask is None else view.mask.to(depth)
+    values = torch.cat([counts[None], counts / depth[None], counts * view.image.permute(2, 0, 1)])
+    inside = functional.adaptive_avg_pool2d(values, (rows, columns))
+    inside = torch.cat([inside[:1], inside[1:] / inside[:1].clamp_min(_TINY)])
+    known, *canvas = _array(functional.pad(inside, (right, right, down, down)))
+    flat = np.zeros((*known.shape, 1))
+    inverse = _plate(canvas[0], known, flat, 1.0, options.tension, 0.0)
+    colours = np.stack([_plate(channel, known, flat, 0.0, 1.0, 0.0) for channel in canvas[1:]], -1)
+    bounds = canvas[0][known > 0]
+    z = torch.from_numpy(1 / inverse.clip(0.8 * bounds.min(), bounds.max())).to(depth)
+    x = (torch.arange(z.shape[1], device=z.device) - right + 0.5 - camera.cx) / camera.fx
+    y = (torch.arange(z.shape[0], device=z.device) - down + 0.5 - camera.cy) / camera.fy
+    local = torch.stack([x * z, y[:, None] * z, z], -1)
+    pose = camera.camera_to_world.to(z)
+    outside = torch.ones(z.shape, dtype=torch.bool, device=z.device)
+    outside[down : down + rows, right : right + columns] = False
+    places = (local @ pose[:3, :3].T + pose[:3, 3])[outside]
+    return places, torch.from_numpy(colours).to(z)[outside].clamp(0, 1)
+
+
+def _plate(
+    values: NDArray[np.float64],
+    weight: NDArray[np.float64],
+    image: NDArray[np.float64],
+    bending: float,
+    tension: float,
+    edge: float,
+) -> NDArray[np.float64]:
+    """[H, W] that minimises weight x (its difference from `values`)^2 + bending + tension, both less across edges.
+
+    Args:
+        values, weight: [H, W]; a weight of 0 where nothing is known.
+        image: [H, W, C] whose edges count.
+    """
+    from scipy import sparse
+    from scipy.sparse.linalg import spsolve
+
+    scale = np.average(np.abs(values), weights=weight) or 1.0
+    number = np.arange(values.size).reshape(values.shape)
+    across = np.exp(-edge * np.abs(np.diff(image, axis=1)).mean(-1))
+    down = np.exp(-edge * np.abs(np.diff(image, axis=0)).mean(-1))
+
+    def energy(cells: Sequence[Any], factors: Sequence[float], weights: NDArray[np.float64]) -> Any:
+        """Of the weighted squares of sums of `factors` times the values of `cells`."""
+        count = weights.size
+        columns = np.stack([cell.ravel() for cell in cells], 1).ravel()
+        rows = np.repeat(np.arange(count), len(cells))
+        terms = sparse.csr_matrix((np.tile(factors, count), (rows, columns)), shape=(count, values.size))
+        return terms.T @ sparse.diags(weights.ravel()) @ terms
+
+    system = sparse.diags(weight.ravel()) + _TINY * sparse.identity(values.size)
+    if bending:
+        corner = np.minimum(
+            np.minimum(across[1:], across[:-1]), np.minimum(down[:, 1:], down[:, :-1])
+        )  # of the four pixels of a square
+        straight = (number[:, :-2], number[:, 1:-1], number[:, 2:]), np.minimum(across[:, 1:], across[:, :-1])
+        upright = (number[:-2], number[1:-1], number[2:]), np.minimum(down[1:], down[:-1])
+        square = (number[1:, 1:], number[1:, :-1], number[:-1, 1:], number[:-1, :-1])
+        for cells, weights in (straight, upright):
+            system = system + bending * energy(cells, (1, -2, 1), weights)
+        system = system + 2 * bending * energy(square, (1, -1, -1, 1), corner)
+    system = system + tension * energy((number[:, :-1], number[:, 1:]), (-1, 1), across)
+    system = system + tension * energy((number[:-1], number[1:]), (-1, 1), down)
+    found = spsolve(system.tocsc(), weight.ravel() * values.ravel() / scale)
+    return found.reshape(values.shape) * scale
+
+
+def _ends(like: Tensor) -> Tensor:
+    return torch.tensor([_OUTLIERS, 1 - _OUTLIERS], device=like.device)
+
+
+def _array(values: Tensor) -> NDArray[np.float64]:
+    return values.double().cpu().numpy()
