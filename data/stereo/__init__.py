@@ -4,11 +4,12 @@
 >>> found = reconstruct(views, points)      # .depths, .points
 """
 
-from splat.data.stereo.completion import CompletionOptions, complete
+from splat.data.stereo.completion import Completion, CompletionOptions, complete
 from splat.data.stereo.reconstruct import Reconstruction, StereoOptions, reconstruct
 from splat.data.stereo.views import DepthMap, StereoView
 
 __all__ = [
+    "Completion",
     "CompletionOptions",
     "DepthMap",
     "Reconstruction",

@@ -39,10 +39,23 @@ class CompletionOptions:
     """Edges of the photograph (mean |difference| of colours in [0, 1]) count exp(-edge x difference)."""
     margin: float = 0.5
     """How far beyond its edges a picture is continued, as a share of its size."""
-    coarse: int = 40
+    coarse: int = 20
     """Points along the longer side of a picture with which what lies beyond it is sown."""
     slack: float = 0.03
     """A guess that hangs before another view's depth by more than this share is left out."""
+
+
+@dataclass(frozen=True)
+class Completion:
+    """Guessed points.
+
+    Attributes:
+        inside: of pixels without depth.
+        beyond: of what lies beyond the edges of the pictures, few and far apart.
+    """
+
+    inside: Points
+    beyond: Points
 
 
 def completed(view: StereoView, depth: DepthMap, options: CompletionOptions) -> Tensor:
@@ -67,7 +80,7 @@ def completed(view: StereoView, depth: DepthMap, options: CompletionOptions) -> 
 
 def complete(
     views: Sequence[StereoView], depths: Sequence[DepthMap], options: CompletionOptions | None = None
-) -> Points:
+) -> Completion:
     """Points for the pixels without depth, and for what lies beyond the pictures, as far as no view contradicts.
 
     A pixel without depth is left out where the mask says so. Beyond its own edges a view says nothing of what others
@@ -79,24 +92,31 @@ def complete(
     options = options or CompletionOptions()
     told = [i for i, depth in enumerate(depths) if bool((depth.depth > 0).any())]
     full = {i: completed(views[i], depths[i], options) for i in told}
-    xyz, rgb = [torch.zeros(0, 3)], [torch.zeros(0, 3)]
+    inside, beyond = [_NOTHING], [_NOTHING]
     for i in told:
         view, others = views[i], [j for j in told if j != i]
         free = depths[i].depth == 0
         if view.mask is not None:
             free &= view.mask
-        inside = world_points(view.camera, full[i])[free], view.image[free]
+        places = world_points(view.camera, full[i])[free]
         known = [(views[j].camera, depths[j].depth) for j in others]
+        inside.append(_kept(places, view.image[free], ~_before(places, known, 1 - options.slack)))
+        places, colours = _beyond(view, full[i], options)
         everywhere = [(views[j].camera, full[j]) for j in others]
-        for (places, colours), seen, slack in (
-            (inside, known, 1 - options.slack),
-            (_beyond(view, full[i], options), everywhere, 1 + options.slack),
-        ):
-            kept = ~_before(places, seen, slack)
-            xyz.append(places[kept].cpu())
-            rgb.append(colours[kept].cpu())
-    colours = (torch.cat(rgb) * 255 + 0.5).clamp(0, 255).to(torch.uint8)
-    return Points(torch.cat(xyz).double(), colours)
+        beyond.append(_kept(places, colours, ~_before(places, everywhere, 1 + options.slack)))
+    return Completion(_points(inside), _points(beyond))
+
+
+_NOTHING = torch.zeros(0, 3), torch.zeros(0, 3)
+
+
+def _kept(places: Tensor, colours: Tensor, kept: Tensor) -> tuple[Tensor, Tensor]:
+    return places[kept].cpu(), colours[kept].cpu()
+
+
+def _points(parts: Sequence[tuple[Tensor, Tensor]]) -> Points:
+    xyz, rgb = (torch.cat(values) for values in zip(*parts, strict=True))
+    return Points(xyz.double(), (rgb * 255 + 0.5).clamp(0, 255).to(torch.uint8))
 
 
 def _before(places: Tensor, seen: Sequence[tuple[Camera, Tensor]], slack: float) -> Tensor:

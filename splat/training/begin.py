@@ -20,6 +20,7 @@ from splat.data.matching import matched_points
 from splat.data.points import FEW_VIEWS
 from splat.data.resample import area_resize
 from splat.data.stereo import (
+    Completion,
     CompletionOptions,
     DepthMap,
     StereoOptions,
@@ -34,6 +35,8 @@ from splat.training.config import InitConfig
 _PIXELS = {"cpu": 1_200_000, "cuda": 30_000_000}
 _LEAST_PIXELS = 5_000
 _DENSE = 0.02  # points for each pixel: several times what structure from motion leaves
+
+_BEYOND = 0.1  # of the Gaussians there is room for, at most, lie beyond what the photographs show
 
 _MATCHED = 1_600  # pixels along the longer side of the photographs in which features are sought
 
@@ -114,12 +117,29 @@ class FromStereo:
         if len(found.points) < self.fewest:
             return found.points
         parts = [found.points, *([] if known is None else [known])]
-        if request.init.complete:
-            parts.append(_guessed(dataset, views, found.depths))
-        return Points(torch.cat([part.xyz for part in parts]), torch.cat([part.rgb for part in parts]))
+        if not request.init.complete:
+            return _joined(parts)
+        guess = _guessed(dataset, views, found.depths)
+        # Thinned here where there is no room for all: what lies beyond the pictures is sown thin already.
+        beyond = _thinned(guess.beyond, round(_BEYOND * request.most), request.generator)
+        rest = _thinned(_joined([*parts, guess.inside]), request.most - len(beyond), request.generator)
+        return _joined([rest, beyond])
 
 
-def _guessed(dataset: Dataset, views: Sequence[StereoView], depths: Sequence[DepthMap]) -> Points:
+def _joined(parts: Sequence[Points]) -> Points:
+    """Places and colours of all."""
+    return Points(torch.cat([part.xyz for part in parts]), torch.cat([part.rgb for part in parts]))
+
+
+def _thinned(points: Points, most: int, generator: torch.Generator) -> Points:
+    """At most so many of the points, drawn at random, in their order."""
+    if len(points) <= most:
+        return points
+    kept = torch.randperm(len(points), generator=generator)[:most].sort().values
+    return Points(points.xyz[kept], points.rgb[kept])
+
+
+def _guessed(dataset: Dataset, views: Sequence[StereoView], depths: Sequence[DepthMap]) -> Completion:
     """What the views show without depth, and what lies beyond them; of outlined objects only what is inside."""
     shown = [dataset.silhouette(index) for index in dataset.train]
     if all(outline is None for outline in shown):

@@ -98,12 +98,12 @@ def test_guesses_contradict_no_other_view():
     depths = [truth(camera) for camera in cameras]
     depths[0][12:24, 18:30] = 0
     options = CompletionOptions(margin=0.0)
-    agreed = complete(views, [known(d) for d in depths], options)
+    agreed = complete(views, [known(d) for d in depths], options).inside
     assert len(agreed) == 12 * 12
     assert set(agreed.rgb.flatten().tolist()) == {64}
     height = (agreed.xyz.float() - CENTRE) @ NORMAL
     assert float(height.abs().max()) < 0.02
-    assert len(complete(views, [known(depths[0]), known(2 * depths[1])], options)) == 0
+    assert len(complete(views, [known(depths[0]), known(2 * depths[1])], options).inside) == 0
     nearer = complete(
         views, [known(depths[0]), known(depths[1] / 2)], options
     )  # hidden there: no contradiction
@@ -117,7 +117,8 @@ def test_masked_pixels_stay_empty():
     mask = torch.ones(HEIGHT, WIDTH, dtype=torch.bool)
     mask[12:20] = False
     found = complete([replace(view, mask=mask)], [known(depth)], CompletionOptions(margin=0.0))
-    assert len(found) == 4 * WIDTH
+    assert len(found.inside) == 4 * WIDTH
+    assert len(found.beyond) == 0
 
 
 def test_pictures_go_on_beyond_their_edges_where_no_view_sees():
@@ -127,7 +128,7 @@ def test_pictures_go_on_beyond_their_edges_where_no_view_sees():
     image = torch.zeros(HEIGHT, WIDTH, 3)
     image[:, WIDTH // 2 :] = 1
     options = CompletionOptions(coarse=24)  # a point for every other pixel
-    found = complete([StereoView(camera, image)], [known(depth)], options)
+    found = complete([StereoView(camera, image)], [known(depth)], options).beyond
     assert len(found) == 4 * (18 * 24) - 18 * 24
     u, v, z = seen_from(camera, found.xyz)
     torch.testing.assert_close(z, torch.full_like(z, 4), rtol=1e-4, atol=0)
@@ -142,13 +143,14 @@ def test_pictures_go_on_beyond_their_edges_where_no_view_sees():
     both = complete(
         [StereoView(camera, image), grey(wide)], [known(depth), known(depth.new_full((72, 96), 4))]
     )
-    u, v, _ = seen_from(wide, both.xyz)
+    u, v, _ = seen_from(wide, both.beyond.xyz)
     assert not bool(((u > 0) & (u < 2 * WIDTH) & (v > 0) & (v < 2 * HEIGHT)).any())
 
 
 def test_views_without_depth_say_nothing():
     view = grey(looking(0.0))
-    assert len(complete([view], [known(torch.zeros(HEIGHT, WIDTH))])) == 0
+    found = complete([view], [known(torch.zeros(HEIGHT, WIDTH))])
+    assert len(found.inside) == len(found.beyond) == 0
 
 
 def test_depths_that_stand_alone_are_not_supported():

@@ -15,6 +15,7 @@ from splat.data import Dataset, read_scene
 from splat.data.sample import render_sample, write_sample
 from splat.data.sample_scene import build_world
 from splat.raster import RenderOptions, RenderOutput, render
+from splat.raster.constants import NEAR
 from splat.strategies.sparse.binocular import Binocular, BinocularConfig
 from splat.strategies.sparse.consistency import Consistency, ConsistencyConfig
 from splat.strategies.sparse.decay import Decay, DecayConfig
@@ -23,6 +24,7 @@ from splat.strategies.sparse.floaters import Floaters, FloatersConfig, hanging, 
 from splat.strategies.sparse.prior import DepthPrior, PriorConfig, pearson, scale_shift
 from splat.strategies.sparse.second import SecondConfig
 from splat.strategies.sparse.sh import ShConfig, ShRestraint
+from splat.strategies.sparse.size import Size, SizeConfig
 from splat.strategies.sparse.smoothness import SmoothnessConfig
 from splat.strategies.sparse.unpool import Unpool, UnpoolConfig
 from splat.training.config import TrainConfig
@@ -58,6 +60,7 @@ def context(gaussians: Gaussians, step: int = 0, steps: int = 100, cap: int = 10
         lambda: DropoutConfig(neighbours=0),
         lambda: DecayConfig(rate=0.0),
         lambda: DecayConfig(most=0.0),
+        lambda: SizeConfig(most=0.0),
         lambda: SmoothnessConfig(weight=-1.0),
         lambda: BinocularConfig(shift=0.0),
         lambda: ConsistencyConfig(tolerance=0.0),
@@ -133,6 +136,29 @@ def test_decay_takes_as_much_from_a_short_run_as_was_published_for_a_long_one():
     short.output = RenderOutput(torch.zeros(1, 1, 3), torch.zeros(1, 1), radii=torch.ones(49).int())
     piece.after_step(short)  # rows of another scene: density control was there before
     torch.testing.assert_close(short.gaussians.opacities(), before * factor)
+
+
+def test_sizes_are_held_below_a_share_of_the_picture():
+    """In the view that draws them; what it does not draw keeps its size."""
+    place, up = torch.tensor([0.0, 0.0, -2.0]).double(), torch.tensor([0.0, -1.0, 0.0]).double()
+    camera = Camera.look_at(place, torch.zeros(3).double(), up, width=64, height=48, field_of_view=1.0)
+    ctx = context(scene(), camera=camera)
+    before = ctx.gaussians.log_scales.clone()
+    drawn = torch.arange(50) % 2
+    ctx.output = RenderOutput(torch.zeros(1, 1, 3), torch.zeros(1, 1), radii=drawn.int())
+    Size(SizeConfig(most=0.01)).after_step(ctx)
+    z = (
+        ctx.gaussians.means @ camera.world_to_camera[:3, :3].float().T + camera.world_to_camera[:3, 3].float()
+    )[:, 2]
+    most = 0.01 * max(camera.width, camera.height) * z / max(camera.fx, camera.fy)
+    held = (drawn > 0) & (z > NEAR)
+    after = ctx.gaussians.log_scales
+    assert torch.equal(after[~held], before[~held])
+    torch.testing.assert_close(after[held].exp(), torch.minimum(before[held].exp(), most[held, None]))
+    assert int((after[held] < before[held]).sum()) > 0
+    ctx.output = RenderOutput(torch.zeros(1, 1, 3), torch.zeros(1, 1), radii=torch.ones(49).int())
+    Size(SizeConfig(most=1e-6)).after_step(ctx)
+    assert torch.equal(ctx.gaussians.log_scales, after)  # density control was there before
 
 
 def replace_step(ctx: Context, step: int) -> Context:

@@ -22,11 +22,11 @@ from splat.training.strategy import Further, Strategy
 class BinocularConfig:
     """Consistency with a camera beside."""
 
-    on: bool = True
+    on: bool = False
     """Whether to use it."""
     weight: float = 1.0
     """Weight in the loss of the mean absolute difference."""
-    shift: float = 0.3
+    shift: float = 0.1
     """Most that the camera is moved along its x axis, times the baseline: the median distance of a training camera
     to its nearest one."""
     start: float = 0.2

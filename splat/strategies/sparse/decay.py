@@ -1,7 +1,7 @@
 """Opacity decay: opacities shrink a little after every step; what the pictures need is pushed back up.
 
-Han et al., "Binocular-Guided 3D Gaussian Splatting with View Consistency for Sparse View Synthesis", NeurIPS 2024. There
-all of them shrink; here those that are drawn: nothing could push back what no photograph shows.
+Han et al., "Binocular-Guided 3D Gaussian Splatting with View Consistency for Sparse View Synthesis", NeurIPS 2024.
+There all of them shrink; here those that are drawn: nothing could push back what no photograph shows.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ class DecayConfig:
     on: bool = True
     """Whether to use it."""
     rate: float = 0.995
-    """Factor of the opacities that are drawn at every step of a run of 30,000 steps; of a shorter one a step counts for as
-    many as it stands for, but for no more than `most`."""
-    most: float = 1.0
+    """Factor of the opacities that are drawn, at every step of a run of 30,000 steps; of a shorter one a step
+    counts for as many as it stands for, but for no more than `most`."""
+    most: float = 2.4
     """Published steps that one step stands for, at most: what pushes back does not grow with the length of a step."""
     start: float = 0.0167
     """When it begins, as a share of the run."""

@@ -29,7 +29,7 @@ class DropoutConfig:
 
     on: bool = True
     """Whether to use it."""
-    rate: float = 0.2
+    rate: float = 0.4
     """Share that is left out at the end of the run; it rises from zero."""
     anchors: float = 0.0
     """Share of anchors at the end of the run, that are left out together with their neighbours."""

@@ -16,6 +16,7 @@ from splat.strategies.sparse.floaters import Floaters, FloatersConfig
 from splat.strategies.sparse.prior import DepthPrior, PriorConfig
 from splat.strategies.sparse.second import Second, SecondConfig
 from splat.strategies.sparse.sh import ShConfig, ShRestraint
+from splat.strategies.sparse.size import Size, SizeConfig
 from splat.strategies.sparse.smoothness import Smoothness, SmoothnessConfig
 from splat.strategies.sparse.unpool import Unpool, UnpoolConfig
 from splat.training.context import Context
@@ -30,6 +31,7 @@ class SparseViewConfig:
     sh: ShConfig = field(default_factory=ShConfig)
     dropout: DropoutConfig = field(default_factory=DropoutConfig)
     decay: DecayConfig = field(default_factory=DecayConfig)
+    size: SizeConfig = field(default_factory=SizeConfig)
     smoothness: SmoothnessConfig = field(default_factory=SmoothnessConfig)
     binocular: BinocularConfig = field(default_factory=BinocularConfig)
     consistency: ConsistencyConfig = field(default_factory=ConsistencyConfig)
@@ -44,6 +46,7 @@ PIECES: tuple[type[Strategy], ...] = (
     ShRestraint,
     Dropout,
     Decay,
+    Size,
     Smoothness,
     Binocular,
     Consistency,
