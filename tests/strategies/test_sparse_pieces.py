@@ -24,7 +24,7 @@ from splat.strategies.sparse.floaters import Floaters, FloatersConfig, hanging, 
 from splat.strategies.sparse.prior import DepthPrior, PriorConfig, pearson, scale_shift
 from splat.strategies.sparse.second import SecondConfig
 from splat.strategies.sparse.sh import ShConfig, ShRestraint
-from splat.strategies.sparse.size import Size, SizeConfig
+from splat.strategies.sparse.size import Size, SizeConfig, shares
 from splat.strategies.sparse.smoothness import SmoothnessConfig
 from splat.strategies.sparse.unpool import Unpool, UnpoolConfig
 from splat.training.config import TrainConfig
@@ -146,7 +146,9 @@ def test_sizes_are_held_below_a_share_of_the_picture():
     before = ctx.gaussians.log_scales.clone()
     drawn = torch.arange(50) % 2
     ctx.output = RenderOutput(torch.zeros(1, 1, 3), torch.zeros(1, 1), radii=drawn.int())
-    Size(SizeConfig(most=0.01)).after_step(ctx)
+    piece = Size(SizeConfig(most=0.01))
+    piece.load_state_dict({"first": 0.001})
+    piece.after_step(ctx)
     z = (
         ctx.gaussians.means @ camera.world_to_camera[:3, :3].float().T + camera.world_to_camera[:3, 3].float()
     )[:, 2]
@@ -157,8 +159,26 @@ def test_sizes_are_held_below_a_share_of_the_picture():
     torch.testing.assert_close(after[held].exp(), torch.minimum(before[held].exp(), most[held, None]))
     assert int((after[held] < before[held]).sum()) > 0
     ctx.output = RenderOutput(torch.zeros(1, 1, 3), torch.zeros(1, 1), radii=torch.ones(49).int())
-    Size(SizeConfig(most=1e-6)).after_step(ctx)
+    piece.load_state_dict({"first": 1e-9})
+    piece.after_step(ctx)
     assert torch.equal(ctx.gaussians.log_scales, after)  # density control was there before
+
+
+def test_few_gaussians_may_be_as_large_as_they_must():
+    place, up = torch.tensor([0.0, 0.0, -4.0]).double(), torch.tensor([0.0, -1.0, 0.0]).double()
+    camera = Camera.look_at(place, torch.zeros(3).double(), up, width=64, height=48, field_of_view=1.0)
+    one = replace(scene(1), means=torch.zeros(1, 3), log_scales=torch.full((1, 3), -2.0))
+    share = math.exp(-2) / 4 * camera.fx / 64
+    assert shares(one, camera).tolist() == pytest.approx([share])
+    ctx = context(one, camera=camera)
+    ctx.output = RenderOutput(torch.zeros(1, 1, 3), torch.zeros(1, 1), radii=torch.ones(1).int())
+    piece = Size(SizeConfig(most=0.001))
+    piece.load_state_dict({"first": share})
+    piece.after_step(ctx)
+    assert torch.equal(ctx.gaussians.log_scales, torch.full((1, 3), -2.0))
+    ctx.gaussians.log_scales += 2
+    piece.after_step(ctx)
+    torch.testing.assert_close(ctx.gaussians.log_scales.exp(), torch.full((1, 3), 4 * math.exp(-2)))
 
 
 def replace_step(ctx: Context, step: int) -> Context:

@@ -131,8 +131,8 @@ def test_the_second_field_has_density_control_and_penalties_of_its_own(data: Pat
 def test_a_head_does_not_go_with_pieces_that_draw_other_views():
     names = ("mcmc", "sparse_view", "compensation")
     with pytest.raises(UsageError, match=r"sparse_view compares further pictures .* head of compensation"):
-        registry.build(names)
-    registry.build(names, {"sparse_view": off(dropout={"on": True})})
+        registry.build(names, {"sparse_view": off(binocular={"on": True})})
+    registry.build(names)
 
 
 @pytest.mark.parametrize("flag", ["poses", "exposure"])
@@ -148,7 +148,7 @@ def test_it_comes_before_what_prepares_the_file():
 
 
 def test_needs_are_those_of_the_pieces_in_use():
-    assert SparseView(SparseViewConfig()).needs >= {"depth"}
+    assert SparseView(SparseViewConfig()).needs == {"radii"}
     assert registry.build(("mcmc", "sparse_view"), {"sparse_view": off()})[1].needs == frozenset()
 
 
