@@ -152,13 +152,13 @@ def run(method: str, name: str, seed: int, data: Path, made: Path, steps: int | 
 
 
 def table(runs: list[dict[str, Any]]) -> str:
-    """Mean and deviation of each method on each scene, as Markdown."""
+    """Mean and deviation of each method and number of steps on each scene, as Markdown."""
     lines = [
-        "| scene | method | seeds | PSNR, dB | SSIM | error of depth | Gaussians | processor s |",
-        "|---|---|---|---|---|---|---|---|",
+        "| scene | method | steps | seeds | PSNR, dB | SSIM | error of depth | Gaussians | processor s |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
-    for scene, method in dict.fromkeys((r["scene"], r["method"]) for r in runs):
-        chosen = [r for r in runs if (r["scene"], r["method"]) == (scene, method)]
+    for kind in dict.fromkeys((r["scene"], r["method"], r["steps"]) for r in runs):
+        chosen = [r for r in runs if (r["scene"], r["method"], r["steps"]) == kind]
 
         def shown(key: str, digits: int, chosen: list[dict[str, Any]] = chosen) -> str:
             values = [r[key] for r in chosen if r[key] is not None]
@@ -169,7 +169,7 @@ def table(runs: list[dict[str, Any]]) -> str:
 
         count, seconds = (statistics.mean(r[k] for r in chosen) for k in ("gaussians", "processor_seconds"))
         lines.append(
-            f"| {scene} | {method} | {len(chosen)} | {shown('psnr', 2)} | {shown('ssim', 3)} | "
+            f"| {kind[0]} | {kind[1]} | {kind[2]:,} | {len(chosen)} | {shown('psnr', 2)} | {shown('ssim', 3)} | "
             f"{shown('depth_error', 3)} | {count:,.0f} | {seconds:.0f} |"
         )
     return "\n".join(lines)
