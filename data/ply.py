@@ -128,6 +128,8 @@ def _read(path: Path) -> Points | None:
     rgb = np.full((count, 3), 128, np.uint8)
     if {"red", "green", "blue"} <= set(table):
         colours = np.stack([table[channel] for channel in ("red", "green", "blue")], 1)
+        if not np.isfinite(colours).all():
+            raise DatasetError("points-damaged", path, "has colours that are not finite", _REMEDY)
         scale = 255 if np.dtype(dict(fields)["red"]).kind == "f" and colours.max() <= 1 else 1
         rgb = (colours * scale).clip(0, 255).astype(np.uint8)
     return Points(torch.from_numpy(xyz), torch.from_numpy(rgb))

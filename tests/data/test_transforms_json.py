@@ -146,6 +146,11 @@ def test_points_of_a_ply(form, tmp_path):
     assert first_line(folder).startswith(
         f"{folder / 'sparse_pc.ply'}: is truncated: 2 points were announced; export"
     )
+    colour = ply("ascii").replace(b"255", b"nan")
+    (folder / "sparse_pc.ply").write_bytes(colour)
+    assert first_line(folder).startswith(
+        f"{folder / 'sparse_pc.ply'}: has colours that are not finite; export"
+    )
     (folder / "sparse_pc.ply").unlink()
     assert first_line(folder).startswith(f"{folder / 'sparse_pc.ply'}: no such point cloud; put it back")
 
