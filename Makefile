@@ -32,7 +32,7 @@ lint: $(STAMP)
 	$(BIN)/python scripts/lint.py
 
 fuzz: $(STAMP)
-	$(BIN)/python -m pytest -m fuzz --hypothesis-profile=fuzz -o faulthandler_timeout=0
+	$(BIN)/python -m pytest -m fuzz --hypothesis-profile=fuzz --timeout=0
 
 bench: $(STAMP)
 	$(BIN)/python benchmarks/raster.py

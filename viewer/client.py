@@ -254,13 +254,14 @@ class Client:
         if self.session.commands is not None:
             self.session.commands.send(do, lambda error: self.failed("command", error))
 
-    def toggle_pause(self) -> None:
+    def pause(self, pausing: bool) -> None:
         """Pause the training, or have it go on."""
+        self.command(lambda trainer: trainer.pause() if pausing else trainer.resume())
+
+    def toggle_pause(self) -> None:
+        """Pause the training if it runs, have it go on if it is paused."""
         progress = self.source.progress()
-        if progress is not None and progress.state == "paused":
-            self.command(lambda trainer: trainer.resume())
-        else:
-            self.command(lambda trainer: trainer.pause())
+        self.pause(progress is None or progress.state != "paused")
 
     def notify(self, title: str, body: str = "", *, colour: str | None = None, seconds: float = 8.0) -> None:
         """A notification on the visitor's page."""

@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 import showcase
+from patience import PATIENCE, wait
 
 from splat import codecs
 from splat.cli import main
@@ -54,15 +54,9 @@ class Run:
         assert self.process.stdout is not None
         self.lines.extend(self.process.stdout)
 
-    def wait(self, condition: Callable[[], Any], seconds: float = 180.0) -> Any:
+    def wait(self, condition: Callable[[], Any]) -> Any:
         """Until the condition holds; AssertionError with what the run said where it does not."""
-        deadline = time.monotonic() + seconds
-        while time.monotonic() < deadline:
-            value = condition()
-            if value:
-                return value
-            time.sleep(0.05)
-        raise AssertionError("waited in vain; the run said:\n" + "".join(self.lines[-20:]))
+        return wait(condition, lambda: "the run said:\n" + "".join(self.lines[-20:]), every=0.05)
 
     def step(self) -> int:
         """The latest in metrics.jsonl, which has every tenth."""
@@ -176,7 +170,7 @@ def test_a_visit(run, open_page, screenshots, tmp_path):
     left = run.step()
     run.wait(lambda: run.step() > left + 100)
     run.process.send_signal(signal.SIGINT)
-    assert run.process.wait(timeout=120) == 130
+    assert run.process.wait(timeout=PATIENCE) == 130
     assert max(int(path.stem.split("_")[1]) for path in (run.out / "ckpts").glob("step_*.pt")) > left + 100
     assert not re.search("Traceback|viewer: (?!http|from another)", "".join(run.lines))
 

@@ -18,6 +18,7 @@ import orbit
 import pytest
 import torch
 from page import Page
+from patience import PATIENCE, wait
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 
@@ -141,9 +142,8 @@ def test_killed_at_each_stage_the_result_is_the_same(photos, processed, tmp_path
         if stage == "stereo" and stage in died and not maps:
             maps.update({path.name: path.stat().st_mtime_ns for path in stereo.glob("?.npy")})
         if stage != "photographs" and stage not in died:
-            deadline = time.monotonic() + 60
-            while stage == "stereo" and not (stereo / "2.npy").exists() and time.monotonic() < deadline:
-                time.sleep(0.001)  # until the third of its maps: most are still to come
+            if stage == "stereo":  # until the third of its maps: most are still to come
+                wait((stereo / "2.npy").exists, every=0.001)
             died.append(stage)
             (victim,) = children()
             os.kill(victim, signal.SIGKILL)
@@ -222,7 +222,7 @@ def test_a_page_shows_the_model(start, photos, processed, tmp_path):
         page.wait(lambda: f"**{COUNT}** photographs have a pose, **{points:,}** points" in page.text())
         assert f"- mapping: {COUNT} photographs posed by the mapper incremental" in page.text()
     running.send_signal(signal.SIGINT)
-    _, err = running.communicate(timeout=60)
+    _, err = running.communicate(timeout=PATIENCE)
     assert (running.returncode, err) == (0, "")
     assert model(data) == model(processed[1])
     assert not (data / "process" / "snapshots").exists()
@@ -235,7 +235,7 @@ def test_ctrl_c_ends_the_child_and_the_command_goes_on(start, photos, tmp_path):
         assert running.poll() is None, running.communicate()
         time.sleep(0.05)
     running.send_signal(signal.SIGINT)
-    _, err = running.communicate(timeout=60)
+    _, err = running.communicate(timeout=PATIENCE)
     assert running.returncode == 130
     assert err == "splat: stopped at features; the same command goes on from there: data\n"
     with stages.locked(ledger.parent / "lock"):  # which the child held as well
@@ -376,7 +376,7 @@ def test_the_child_leaves_with_its_command(tmp_path):
     running = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     assert running.stdin is not None
     running.stdin.close()
-    assert running.wait(timeout=60) == 1
+    assert running.wait(timeout=PATIENCE) == 1
 
 
 def test_the_child_does_without_torch():

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import os
 import signal
-import time
 from pathlib import Path
 
 import pytest
 import yaml
+from patience import PATIENCE, wait
 
 
 def settings(splat, *args) -> dict:
@@ -200,14 +200,14 @@ def test_resume_goes_on_past_the_end(splat, sample, tmp_path):
     assert splat("eval", out).code == 0
 
 
-def wait_for(condition, process, seconds: float = 60) -> None:
+def wait_for(condition, process) -> None:
     """Until `condition()`; fails with what the process said if it ends or takes too long."""
-    end = time.monotonic() + seconds
-    while not condition():
-        if process.poll() is not None or time.monotonic() > end:
+    try:
+        wait(lambda: process.poll() is not None or condition())
+    finally:
+        if process.poll() is not None or not condition():
             process.kill()
             pytest.fail(f"ended with {process.returncode}: {process.communicate()}")
-        time.sleep(0.02)
 
 
 def written(run: Path) -> bool:
@@ -219,7 +219,7 @@ def test_control_c_saves_and_can_be_resumed(start, splat, sample, tmp_path):
     process = start("train", sample, "--preset", "cpu", "--steps", 100_000, "--out", out, cwd=tmp_path)
     wait_for(lambda: written(out), process)
     process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=PATIENCE)
     assert process.returncode == 130, err
     assert f"--resume {out}" in err.splitlines()[0]
     stopped = max(int(p.stem.split("_")[1]) for p in (out / "ckpts").glob("step_*.pt"))
@@ -238,7 +238,7 @@ def test_a_killed_run_can_be_used_and_resumed(start, splat, sample, tmp_path):
     )
     wait_for(lambda: written(out), process)
     os.kill(process.pid, signal.SIGKILL)
-    process.communicate(timeout=60)
+    process.communicate(timeout=PATIENCE)
     assert splat("info", out).code == 0
     done = splat("train", "--resume", out, "--steps", 20)
     assert done.code == 0, done.err

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import io
 import threading
-import time
 from collections.abc import Callable
 from importlib import metadata
 from typing import Any
@@ -13,6 +12,7 @@ from typing import Any
 import msgspec
 import numpy as np
 import zstandard
+from patience import wait
 from PIL import Image
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
@@ -113,18 +113,13 @@ class Page:
         with self._lock:
             return "\n".join(str(p["_markdown"]) for p in self.elements.values() if "_markdown" in p)
 
-    def wait(self, condition: Callable[[], Any], seconds: float = 20.0) -> Any:
+    def wait(self, condition: Callable[[], Any]) -> Any:
         """Until the condition holds; AssertionError with what is shown where it does not."""
-        deadline = time.monotonic() + seconds
-        while time.monotonic() < deadline:
-            value = condition()
-            if value:
-                return value
-            time.sleep(0.01)
-        raise AssertionError(
-            f"waited in vain; {self.images} images, {self.notifications}, "
-            f"{[p.get('label') for p in self.elements.values()]}"
-        )
+        return wait(condition, self._shown)
+
+    def _shown(self) -> str:
+        labels = [properties.get("label") for properties in self.elements.values()]
+        return f"{self.images} images, {self.notifications}, {labels}"
 
     def wait_image(self, after: int | None = None) -> np.ndarray:
         """The next image (after that many)."""

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from patience import PATIENCE
 
 from splat import codecs
 from splat.cli import main
@@ -52,7 +53,7 @@ def watched(data: Path, tmp_path: Path) -> Callable[..., RunResult]:
         strategies = registry.build(settings.strategies, settings.options)
         out = tmp_path / "run"
         result = train(settings, data, out, strategies=strategies, commands=commands, ready=ready, quiet=True)
-        threads[0].join(20)
+        threads[0].join(PATIENCE)
         if failures:
             raise failures[0]
         return result
@@ -121,7 +122,7 @@ def test_refined_cameras_are_shown_where_they_are(watched, monkeypatch: pytest.M
         while session.progress().state != "paused":
             pass
         session.slot.wanted = True
-        session.slot.latest(0, timeout=10)
+        session.slot.latest(0, timeout=PATIENCE)
         xi, extent = ask(session, lambda trainer: (trainer.poses.rows.clone(), trainer.poses.extent))
         assert float(xi.abs().max()) > 0
         for i, view in enumerate(session.views):

@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 import torch
+from patience import wait
 
 from splat import codecs
 from splat.core import DataError, DeviceError, Interrupted, UsageError
@@ -361,12 +362,12 @@ def test_kill_at_any_moment_leaves_a_loadable_run(tmp_path: Path) -> None:
     out, dice, reached = tmp_path / "run", random.Random(0), [0]
     for _ in range(3):
         child = subprocess.Popen([sys.executable, "-c", CHILD, str(data), str(out)], cwd=tmp_path)
-        deadline = time.monotonic() + 60
-        while child.poll() is None and time.monotonic() < deadline:
+
+        def further(child: subprocess.Popen[bytes] = child) -> bool:
             saved = checkpoint.listed(RunFolder(out)) if out.exists() else []
-            if saved and saved[-1][0] > reached[-1]:
-                break
-            time.sleep(0.01)
+            return child.poll() is not None or bool(saved and saved[-1][0] > reached[-1])
+
+        wait(further)
         time.sleep(0.3 * dice.random())
         assert child.poll() is None
         child.kill()

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import threading
-import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from patience import wait
 
 from splat.data import Photo
 from splat.training import memory
@@ -163,9 +163,7 @@ def test_photographs_are_pinned_ahead_of_their_step(dataset: Any, monkeypatch: p
     photo = dataset.photo(dataset.train[0])
     views = Views(dataset, 0, "black", keep_bytes=2 * photo.nbytes)
     shown = [views.next(0)]
-    deadline = time.monotonic() + 10
-    while len(pinned) < 3 and time.monotonic() < deadline:
-        time.sleep(0.01)
+    wait(lambda: len(pinned) >= 3)
     shown += [views.next(step) for step in range(1, len(dataset.train))]
     for view in shown:
         assert torch.equal(view.target, dataset.photo(view.index).image)

@@ -20,6 +20,7 @@ from splat.link import Commands, Progress, Session, Snapshot, View
 from splat.raster import RenderOptions, render
 from splat.viewer import modes
 from splat.viewer.app import Viewer
+from splat.viewer.panels.train import TrainPanel
 from splat.viewer.serving import Address
 
 Open = Callable[..., tuple[Viewer, list[str]]]
@@ -211,6 +212,19 @@ def test_commands_steer_and_their_failures_are_told(opened: Open) -> None:
         page.wait(lambda: run.commands.drain(run))
         page.wait(lambda: any("disk: full" in body for _, body in page.notifications))
     assert [line for line in lines if "disk: full" in line]
+
+
+def test_a_button_does_what_is_read_on_it(opened: Open, monkeypatch) -> None:
+    """Pressed once more before the page has heard that the run is paused, it does not have it go on."""
+    monkeypatch.setattr(TrainPanel, "update", lambda *args: None)
+    run = Run()
+    run.publish()
+    viewer, _ = opened(run.session)
+    with Page(viewer.port) as page:
+        for _ in range(2):
+            page.press("Pause")
+            page.wait(lambda: run.commands.drain(run))
+            assert run.state == "paused"
 
 
 def test_a_picture_that_fails_is_told_once_and_the_next_one_comes(opened: Open, monkeypatch) -> None:

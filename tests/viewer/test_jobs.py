@@ -8,6 +8,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from patience import PATIENCE
 
 from splat.viewer.budget import Budget
 from splat.viewer.jobs import CalledOff, Job
@@ -58,7 +59,7 @@ def test_work_waits_until_the_budget_allows_more(someone):
     assert done == []
     assert job.running
     someone.now = 10.1
-    job.join(5)
+    job.join(PATIENCE)
     assert done == [0, 1, 2]
     assert not job.running
     assert someone.viewer.budget.spent > 1.0
@@ -68,7 +69,7 @@ def test_where_nothing_trains_nothing_waits(someone):
     someone.viewer.budget.unlimited = True
     someone.viewer.budget.spend(100.0)
     asked: list[bool] = []
-    Job(someone, "test", lambda job: asked.append(job.go_on())).join(5)
+    Job(someone, "test", lambda job: asked.append(job.go_on())).join(PATIENCE)
     assert asked == [True]
 
 
@@ -86,7 +87,7 @@ def test_work_ends_when_it_is_called_off_or_nobody_is_left(someone, how):
         job.cancel()
     else:
         someone.closed = True
-    job.join(5)
+    job.join(PATIENCE)
     assert asked == [False]
     assert not job.running
     assert someone.failures == []
@@ -97,6 +98,6 @@ def test_what_goes_wrong_is_passed_on(someone):
         raise RuntimeError("no")
 
     job = Job(someone, "test", work)
-    job.join(5)
+    job.join(PATIENCE)
     assert not job.running
     assert [str(error) for error in someone.failures] == ["no"]

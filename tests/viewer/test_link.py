@@ -6,9 +6,9 @@ import itertools
 import math
 import threading
 import time
-from collections.abc import Callable
 
 import pytest
+from patience import PATIENCE, wait
 
 from splat.link import Commands, History, Session, Slot, Turns
 
@@ -28,7 +28,7 @@ def test_a_reader_waits_for_news_and_no_longer_than_it_said() -> None:
     assert slot.latest(newer_than=1, timeout=0.05) == (1, "old")
     assert time.monotonic() - began >= 0.05
     threading.Timer(0.05, lambda: slot.publish("new")).start()
-    assert slot.latest(newer_than=1, timeout=10) == (2, "new")
+    assert slot.latest(newer_than=1, timeout=PATIENCE) == (2, "new")
 
 
 def test_commands_run_in_order_and_failures_go_to_who_sent_them() -> None:
@@ -106,15 +106,15 @@ class Lender:
 
     def end(self) -> None:
         self.ended = True
-        self._thread.join(5)
+        self._thread.join(PATIENCE)
         assert not self._thread.is_alive()
 
 
 def test_the_lender_waits_while_somebody_has_a_turn() -> None:
-    turns = Turns(patience=10)
+    turns = Turns(patience=PATIENCE)
     lender = Lender(turns)
     for _ in range(3):
-        with turns.borrow(5) as lent:
+        with turns.borrow(PATIENCE) as lent:
             assert lent
             before = lender.steps
             time.sleep(0.05)
@@ -124,14 +124,14 @@ def test_the_lender_waits_while_somebody_has_a_turn() -> None:
 
 
 def test_turns_are_had_one_at_a_time() -> None:
-    turns = Turns(patience=10)
+    turns = Turns(patience=PATIENCE)
     lender = Lender(turns)
     inside, most, had = 0, 0, 0
 
     def borrow() -> None:
         nonlocal inside, most, had
         for _ in range(10):
-            with turns.borrow(5) as lent:
+            with turns.borrow(PATIENCE) as lent:
                 inside += 1
                 most, had = max(most, inside), had + lent
                 time.sleep(0.001)
@@ -149,11 +149,11 @@ def test_turns_are_had_one_at_a_time() -> None:
 def test_nobody_waits_for_one_who_overstays() -> None:
     turns = Turns(patience=0.05)
     lender = Lender(turns)
-    with turns.borrow(5) as lent:
+    with turns.borrow(PATIENCE) as lent:
         assert lent
         before = lender.steps
         wait(lambda: lender.steps > before)
-        with turns.borrow(5) as another:  # and his end, when it comes, is not that of the next
+        with turns.borrow(PATIENCE) as another:  # and his end, when it comes, is not that of the next
             assert another
     lender.end()
 
@@ -166,17 +166,10 @@ def test_where_nobody_lends_one_goes_without() -> None:
 
 
 def test_a_turn_ends_with_an_error_in_it() -> None:
-    turns = Turns(patience=10)
+    turns = Turns(patience=PATIENCE)
     lender = Lender(turns)
-    with pytest.raises(RuntimeError, match="no"), turns.borrow(5):
+    with pytest.raises(RuntimeError, match="no"), turns.borrow(PATIENCE):
         raise RuntimeError("no")
     before = lender.steps
     wait(lambda: lender.steps > before)
     lender.end()
-
-
-def wait(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 5
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.001)

@@ -30,8 +30,8 @@ def pressed(page: Page, label: str, value: str) -> None:
     page.set(label, value)
 
 
-def said(page: Page, text: str, seconds: float = 20.0) -> None:
-    page.wait(lambda: text in page.text(), seconds)
+def said(page: Page, text: str) -> None:
+    page.wait(lambda: text in page.text())
 
 
 def told(page: Page, text: str) -> str:

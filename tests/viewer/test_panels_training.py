@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 
 import pytest
 from page import Page
+from patience import PATIENCE
 
 from splat.core import DataError
 from splat.data.sample import write_sample
@@ -84,7 +85,7 @@ def visited(data: Path, tmp_path: Path) -> Callable[[Callable[[Page, Session], N
         try:
             result = run.train(config, data, tmp_path / "run", strategies=chosen, ready=ready, quiet=True)
         finally:
-            threads[0].join(30)
+            threads[0].join(PATIENCE)
             viewers[0].stop()
         if failures:
             raise failures[0]

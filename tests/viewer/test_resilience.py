@@ -8,7 +8,7 @@ import errno
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ import msgspec
 import numpy as np
 import pytest
 from page import Page
+from patience import PATIENCE, wait
 from websockets.exceptions import WebSocketException
 from websockets.sync.client import connect
 
@@ -50,7 +51,7 @@ class Training:
         self._ready = threading.Event()
         self._thread = threading.Thread(target=self._run, args=(data, out), daemon=True)
         self._thread.start()
-        assert self._ready.wait(60)
+        assert self._ready.wait(PATIENCE)
 
     def _run(self, data: Path, out: Path) -> None:
         config = load_preset("cpu")
@@ -91,20 +92,10 @@ class Training:
         """It ends as it should when told to."""
         self.viewer.stop()
         self.commands.send(lambda trainer: trainer.stop())
-        self._thread.join(60)
+        self._thread.join(PATIENCE)
         assert self.error is None
         assert self.result is not None
         assert self.result.scene.exists()
-
-
-def wait(condition: Callable[[], Any], seconds: float = 20.0) -> Any:
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        value = condition()
-        if value:
-            return value
-        time.sleep(0.02)
-    raise AssertionError("waited in vain")
 
 
 @pytest.fixture(scope="module")

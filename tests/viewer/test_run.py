@@ -84,6 +84,7 @@ class Beside:
         self.act, self.share = act, share
         self.viewer: Viewer = None  # type: ignore[assignment]
         self.page: Page = None  # type: ignore[assignment]
+        self._over = threading.Event()
         self.session: Session = None  # type: ignore[assignment]
         self.failure: BaseException | None = None
         self.lines: list[str] = []
@@ -105,13 +106,26 @@ class Beside:
             self.act(self)
         except BaseException as error:
             self.failure = error
+            self.session.commands.send(lambda trainer: trainer.stop())
         finally:
-            self.session.commands.send(lambda trainer: trainer.resume())
+            # Again and again: what the page sent last may arrive late, and pause the run once more.
+            while not self._over.wait(0.05):
+                self.session.commands.send(lambda trainer: trainer.resume())
 
-    def end(self) -> None:
-        assert self._thread is not None
+    def train(self, data: Path, out: Path, **more: Any) -> RunResult:
+        """The run, to its end; raises what failed in it or in `act`."""
+        try:
+            return go(data, out, self, **more)
+        finally:
+            self._end()
+
+    def _end(self) -> None:
+        self._over.set()
+        if self._thread is None:
+            return
         self._thread.join()
-        self.page.close()
+        if self.page is not None:
+            self.page.close()
         self.viewer.stop()
         if self.failure is not None:
             raise self.failure
@@ -156,8 +170,7 @@ def test_steered_from_a_page_the_run_ends_with_the_same_bits(
         page.press("Resume")
 
     beside = Beside(act)
-    result = go(data, tmp_path / "run", beside)
-    beside.end()
+    result = beside.train(data, tmp_path / "run")
     assert result.step == STEPS
     assert same(result, alone)
     assert not [line for line in beside.lines if "Error" in line]
@@ -178,8 +191,7 @@ def test_render_errors_and_a_dead_viewer_leave_the_run_alone(
         beside.viewer.stop()  # as if all its threads had died
 
     beside = Beside(act)
-    result = go(data, tmp_path / "run", beside)
-    beside.end()
+    result = beside.train(data, tmp_path / "run")
     assert same(result, alone)
 
 
@@ -192,8 +204,7 @@ def test_a_stop_and_an_extension_from_the_page(data: Path, tmp_path: Path) -> No
         beside.page.wait(lambda: beside.session.progress().state == "finished")  # type: ignore[misc]
 
     beside = Beside(act)
-    result = go(data, tmp_path / "run", beside)
-    beside.end()
+    result = beside.train(data, tmp_path / "run")
     assert result.step == 10
     assert result.scene.exists()
 
@@ -211,8 +222,7 @@ def test_kept_after_its_end_a_run_can_be_extended(data: Path, tmp_path: Path) ->
         page.press("Stop, score and export")
 
     beside = Beside(act)
-    result = go(data, tmp_path / "run", beside, keep=True)
-    beside.end()
+    result = beside.train(data, tmp_path / "run", keep=True)
     assert result.step == STEPS + 5
     steps = [json.loads(line)["step"] for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
     assert steps == sorted(steps)

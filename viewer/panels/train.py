@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 _PLOT_SECONDS = 1.0
 _ADVANCE, _EXTEND = "Train, then pause", "Extend the run"
+_PAUSE, _RESUME = "Pause", "Resume"
 
 
 class TrainPanel(Panel):
@@ -30,8 +31,9 @@ class TrainPanel(Panel):
         self._budget = budget = client.viewer.budget
         self._bar = gui.add_progress_bar(0.0)
         self._text = gui.add_markdown("")
-        self._pause = gui.add_button("Pause")
-        self._pause.on_click(client.guard(lambda event: client.toggle_pause()))
+        self._pause = gui.add_button(_PAUSE)
+        # What it does is what the visitor read on it, whatever another has done in between.
+        self._pause.on_click(client.guard(lambda event: client.pause(self._pause.label == _PAUSE)))
         self._steps = gui.add_number("Steps", initial_value=100, min=1, step=1)
         more = gui.add_button_group(
             "These steps",
@@ -82,7 +84,7 @@ class TrainPanel(Panel):
                 *([self._speed(progress)] if progress.state == "training" else []),
             ]
         )
-        self._pause.label = "Resume" if progress.state == "paused" else "Pause"
+        self._pause.label = _RESUME if progress.state == "paused" else _PAUSE
         over = progress.state == "finished"
         for handle in (self._pause, self._saving, self._stop):
             if handle.visible == over:
