@@ -71,6 +71,10 @@ class Mcmc(Strategy):
         stop = steps * 5 // 6 if c.refine_stop is None else c.refine_stop
         return c.refine_start < taken < stop and taken % c.refine_every == 0
 
+    def forecast(self, count: int, cap: int, taken: int, steps: int) -> tuple[int, int]:
+        grown = min(cap, int(self.config.growth * count)) if self.refines_at(taken, steps) else count
+        return max(count, grown), cap
+
     def runs_ahead(self, ctx: Context) -> bool:
         return not self.refines(ctx)
 

@@ -77,6 +77,18 @@ class Strategy:
         """Whether `renders` may ask for anything; no head reaches such pictures, so that none goes with it."""
         return type(self).renders is not Strategy.renders
 
+    def forecast(self, count: int, cap: int, taken: int, steps: int) -> tuple[int, int] | None:
+        """What after_step will make of the number of Gaussians, told before the run.
+
+        Args:
+            count, cap: Gaussians, and the most that there may be, as the strategies before this one leave them.
+            taken: steps that are taken then, of the run's `steps`.
+
+        Returns:
+            count and cap after it, at most; None where the scene decides.
+        """
+        return None if self.controls_density else (count, cap)
+
     def setup(self, ctx: Context) -> None:
         """Before the first step, and again after a resume (before load_state_dict)."""
 

@@ -98,7 +98,7 @@ class Spectral(Strategy):
         if ctx.step + 1 not in self.steps(ctx.steps):
             return
         c, before = self.config, len(ctx.gaussians)
-        count = max(1, round(before * c.keep ** (1 / c.times)))
+        count = self._left(before)
         keep = chosen(
             ctx.gaussians,
             count,
@@ -112,6 +112,16 @@ class Spectral(Strategy):
             ctx.edits.state[CONTRIBUTION].zero_()
         self.cap = ctx.cap = count
         ctx.log("pruned", before - count)
+
+    def forecast(self, count: int, cap: int, taken: int, steps: int) -> tuple[int, int]:
+        if taken not in self.steps(steps):
+            return count, cap
+        left = self._left(count)
+        return left, left
+
+    def _left(self, count: int) -> int:
+        """How many one pruning leaves of so many."""
+        return max(1, round(count * self.config.keep ** (1 / self.config.times)))
 
     def state_dict(self) -> dict[str, Any]:
         return {"cap": self.cap}
