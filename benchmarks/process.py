@@ -6,8 +6,8 @@ DATA are COLMAP datasets or transforms.json: their photographs alone go through 
 finds are compared with those of the dataset after the best similarity (Umeyama 1991). With --resize the photographs
 are first made that many pixels long (which the timing of 50 photographs at 1000 pixels needs). With --train the result
 and the dataset are both trained with the preset cpu for so many steps, with each of the --seeds, and scored on the same
-held-out photographs. Stages that --work holds from an earlier call are kept; their times are those of that call. Rows
-that --out holds already stay, unless they are measured again.
+held-out photographs, pixel by pixel. Stages and runs that --work holds from an earlier call are kept; their times are
+those of that call. Rows that --out holds already stay, unless they are measured again.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from statistics import mean
 from typing import Any
 
 import torch
+from common_pixels import held_out, score
 from PIL import Image
 from train import machine
 
@@ -79,18 +80,47 @@ def cameras(data: Path) -> dict[str, Camera]:
     return {Path(frame.name).name: frame.camera for frame in read_scene(data).frames}
 
 
-def trained(data: Path, args: argparse.Namespace, seed: int) -> float:
-    """Held-out PSNR after a short run, dB."""
+def trained(data: Path, args: argparse.Namespace, seed: int, run: Path) -> Path:
+    """The run's exported scene; a finished run is kept."""
     from splat.strategies import registry
     from splat.training.config import load_preset
     from splat.training.run import train
 
-    config = replace(load_preset("cpu"), steps=args.train, downscale=args.downscale, eval=True, seed=seed)
-    with tempfile.TemporaryDirectory() as out:
-        strategies = registry.build(config.strategies, config.options)
-        result = train(config, data, Path(out) / "run", strategies=strategies)
-    assert result.evaluation is not None
-    return result.evaluation.psnr
+    scene = run / "exports" / "point_cloud.ply"
+    if not scene.exists():
+        config = replace(load_preset("cpu"), steps=args.train, downscale=args.downscale, eval=True, seed=seed)
+        scene = train(config, data, run, strategies=registry.build(config.strategies, config.options)).scene
+    return scene
+
+
+def train_both(found: Path, given: Path, args: argparse.Namespace, work: Path) -> dict[str, Any]:
+    """Runs on the poses found and on the given ones, each seed of one beside the same seed of the other.
+
+    `psnr`, `ssim` and `per_image` are over the pixels of the photographs that both show (common_pixels.py), `own_psnr`
+    as each run scores itself.
+    """
+    row: dict[str, Any] = {"steps": args.train, "downscale": args.downscale, "processed": [], "given": []}
+    for seed in args.seeds:
+        scenes = {}
+        for name, data in {"processed": found, "given": given}.items():
+            run = work / "runs" / f"{found.name}-{name}-{args.downscale:g}-{args.train}-{seed}"
+            scenes[name] = trained(data, args, seed, run)
+        views = [
+            held_out(scenes["processed"], found, args.downscale),
+            held_out(scenes["given"], given, args.downscale),
+        ]
+        # Which photographs are held out follows from the names of those that have poses.
+        assert views[0].keys() == views[1].keys(), f"different photographs are held out: {views}"
+        for (name, scene), scores in zip(scenes.items(), score(views), strict=True):
+            own = json.loads((scene.parents[1] / "stats" / f"eval_{args.train}.json").read_text())["psnr"]
+            psnr, ssim = (mean(values) for values in zip(*scores.values(), strict=True))
+            images = {image: value for image, (value, _) in scores.items()}
+            row[name].append({"seed": seed, "psnr": psnr, "ssim": ssim, "own_psnr": own, "per_image": images})
+            print(
+                f"{given.name} /{args.downscale:g}, seed {seed}, {name}: {psnr:.2f} dB, SSIM {ssim:.4f}",
+                flush=True,
+            )
+    return row
 
 
 def measure(data: Path, args: argparse.Namespace, work: Path) -> dict[str, Any]:
@@ -106,10 +136,20 @@ def measure(data: Path, args: argparse.Namespace, work: Path) -> dict[str, Any]:
     if (data / "transforms.json").is_file():
         row["against"]["transforms.json"] = compare(folder, data / "transforms.json")
     if args.train:
-        runs = {"processed": folder, "given": data}
-        row |= {"steps": args.train, "downscale": args.downscale, "seeds": args.seeds}
-        row["psnr"] = {name: [trained(d, args, seed) for seed in args.seeds] for name, d in runs.items()}
+        row["trained"] = train_both(folder, data, args, work)
     return row
+
+
+def print_trained(trained: dict[str, Any]) -> None:
+    for what in ("processed", "given"):
+        runs = trained[what]
+        each = ", ".join(f"{run['psnr']:.2f}" for run in runs)
+        print(f"  {trained['steps']} steps at /{trained['downscale']:g} on the {what} poses: ", end="")
+        print(
+            f"{mean(run['psnr'] for run in runs):.2f} dB ({each}), SSIM {mean(run['ssim'] for run in runs):.4f}"
+        )
+        for image in runs[0]["per_image"]:
+            print(f"    {image} {mean(run['per_image'][image] for run in runs):.2f} dB")
 
 
 def main() -> None:
@@ -139,9 +179,8 @@ def main() -> None:
                 f"{100 * off['position_max']:.3f} %), rotations {off['rotation_mean']:.3f} degrees (largest "
                 f"{off['rotation_max']:.3f})"
             )
-        for what, psnr in row.get("psnr", {}).items():
-            runs = ", ".join(f"{value:.2f}" for value in psnr)
-            print(f"  {row['steps']} steps on the {what} poses: {mean(psnr):.2f} dB ({runs})")
+        if "trained" in row:
+            print_trained(row["trained"])
     if args.out:
         before = json.loads(args.out.read_text())["rows"] if args.out.exists() else {}
         document = {"machine": machine(), "rows": {**before, **rows}}

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from splat.data.problems import DatasetError
-from splat.data.sfm import gps
+from splat.data.sfm import evidence, gps
 from splat.data.sfm.features import feature_counts
 from splat.data.sfm.matching import verified_pairs
 
@@ -21,19 +22,22 @@ _FEW = 100  # features
 _SAMPLED = 2000  # points whose angles are taken
 
 
-def describe(folder: Path, root: Path, places: dict[str, np.ndarray]) -> dict[str, Any]:
-    """{folder (relative to root), names, images, points, error (pixels), parallax (degrees), gps (metres off
-    `places`, or None)} of a COLMAP model."""
+def describe(folder: Path, job: Job, places: dict[str, np.ndarray]) -> dict[str, Any]:
+    """{folder (relative to the job's), names, images, points, error (pixels), parallax (degrees), explained and
+    contradicted (matches, evidence.py), gps (metres off `places`, or None)} of a COLMAP model."""
     import pycolmap
 
     model = pycolmap.Reconstruction(folder)
+    explained, contradicted = evidence.agreement(model, job.database)
     return {
-        "folder": folder.relative_to(root).as_posix(),
+        "folder": folder.relative_to(job.folder).as_posix(),
         "names": sorted(model.image(identity).name for identity in model.reg_image_ids()),
         "images": int(model.num_reg_images()),
         "points": int(model.num_points3D()),
         "error": float(model.compute_mean_reprojection_error()),
         "parallax": parallax(model),
+        "explained": explained,
+        "contradicted": contradicted,
         "gps": gps.off(model, places),
     }
 
@@ -68,8 +72,8 @@ def no_parallax(job: Job, detail: str) -> DatasetError:
     return DatasetError("no-parallax", job.data, cause, remedy)
 
 
-def unregistered(job: Job, registered: set[str]) -> list[dict[str, str]]:
-    """[{name, reason, remedy}] of the photographs that are not among `registered`."""
+def unregistered(job: Job, registered: set[str], attempts: Collection[str]) -> list[dict[str, str]]:
+    """[{name, reason, remedy}] of the photographs that are not among `registered`, after these attempts of mappers."""
     lost = [picture for picture in job.pictures if picture.name not in registered]
     if not lost:
         return []
@@ -78,12 +82,14 @@ def unregistered(job: Job, registered: set[str]) -> list[dict[str, str]]:
     for first, second in verified_pairs(job.database):
         partners.setdefault(first, []).append(second)
         partners.setdefault(second, []).append(first)
+    nearby = "add photographs nearby" + ("" if "global" in attempts else ", or try --mapper global")
     return [
-        {"name": p.name, **_reason(features[p.name] or 0, partners.get(p.name, []), registered)} for p in lost
+        {"name": p.name, **_reason(features[p.name] or 0, partners.get(p.name, []), registered, nearby)}
+        for p in lost
     ]
 
 
-def _reason(features: int, partners: list[str], registered: set[str]) -> dict[str, str]:
+def _reason(features: int, partners: list[str], registered: set[str], nearby: str) -> dict[str, str]:
     if features < _FEW:
         return {
             "reason": f"{features} features: blurred, dark or without texture",
@@ -102,5 +108,5 @@ def _reason(features: int, partners: list[str], registered: set[str]) -> dict[st
         }
     return {
         "reason": f"too few matches with {inside[0]}{' and others' if len(inside) > 1 else ''} to place it",
-        "remedy": "add photographs nearby, or try --mapper global",
+        "remedy": nearby,
     }

@@ -56,7 +56,7 @@ def finish(job: Job) -> dict[str, Any]:
         "observations": int(model.compute_num_observations()),
         "parallax": diagnosis.parallax(model),
         "cameras": cameras,
-        "unregistered": diagnosis.unregistered(job, registered),
+        "unregistered": diagnosis.unregistered(job, registered, mapped["attempts"]),
         "models": [
             {**{k: v for k, v in other.items() if k != "names" or n}, "folder": f"sparse/{n}"}
             for n, other in enumerate(models)

@@ -4,8 +4,9 @@ The mapper is COLMAP's incremental one (Schonberger and Frahm 2016) with few par
 photographs out, as on a walk straight ahead, it is tried again with the focal length of EXIF held and with narrow
 triangles allowed, then with the GPS positions of EXIF as priors, and then the global mapper (Pan et al. 2024). Where
 GPS tells anything (gps.py), a model that contradicts it is no success either: parts that few matches join come out
-shifted or in the wrong proportion, with small errors everywhere. The attempt that poses most photographs is taken, of
-those that pose about as many one that agrees with GPS. One thread and one seed give the same model every time.
+shifted or in the wrong proportion, with small errors everywhere. The attempt whose largest model explains the matches
+best is taken (evidence.py): more photographs count as long as they are in the right place. Of those that explain them
+about as well it is one that agrees with GPS. One thread and one seed give the same model every time.
 """
 
 from __future__ import annotations
@@ -17,12 +18,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from splat.core.files import replacing
-from splat.data.sfm import diagnosis, gps, snapshots
+from splat.data.sfm import diagnosis, evidence, gps, snapshots
 
 if TYPE_CHECKING:
     from splat.data.sfm.worker import Job
 
-_ENOUGH = 0.9  # of the photographs; with fewer the next attempt is made
+_ENOUGH = 0.9  # of the photographs, with fewer the next attempt is made; of the best worth, about as good
 # Degrees between the rays of a point, where narrow triangles are allowed (COLMAP's default is 1.5).
 _NARROW = 0.5
 _FIRM = 30  # points that hold a photograph; COLMAP's incremental mapper asks for as many
@@ -36,8 +37,8 @@ def reconstruct(job: Job) -> dict[str, Any]:
     """Find poses; models go to process/models/ATTEMPT/NUMBER.
 
     Returns:
-        {attempt, models: [{folder, images, points, error, gps: metres off GPS, or None}], largest first; attempts:
-        {name: images}}.
+        {attempt, models: [{folder, images, points, error, explained, contradicted: matches, gps: metres off GPS, or
+        None}], largest first; attempts: {name: images}}.
 
     Raises:
         DatasetError: no model, or one without parallax.
@@ -61,11 +62,16 @@ def _best(job: Job) -> dict[str, Any]:
         if _enough(job, found[name]) and _agrees(found[name]):
             break
     sizes = {name: models[0]["images"] if models else 0 for name, models in found.items()}
-    most = max(sizes.values())
-    if most < min(3, len(job.pictures)):
+    if max(sizes.values()) < min(3, len(job.pictures)):
         raise diagnosis.no_model(job)
-    about = [name for name, size in sizes.items() if size >= _ENOUGH * most]
-    best = max(about, key=lambda name: (_agrees(found[name]), sizes[name]))  # the first of equals
+    worths = {
+        name: evidence.worth(models[0]["explained"], models[0]["contradicted"])
+        for name, models in found.items()
+        if models
+    }
+    most = max(worths.values())
+    about = [name for name, worth in worths.items() if worth >= most - (1 - _ENOUGH) * abs(most)]
+    best = max(about, key=lambda name: (_agrees(found[name]), worths[name]))  # the first of equals
     largest = found[best][0]
     if largest["parallax"] < _PARALLAX:
         raise diagnosis.no_parallax(job, f"points are seen under {largest['parallax']:.2g} degrees")
@@ -113,7 +119,7 @@ def _once(job: Job, name: str, attempt: Attempt) -> list[dict[str, Any]]:
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     positions = gps.local(job.database)
-    models = [diagnosis.describe(path, job.folder, positions) for path in attempt(job, folder)]
+    models = [diagnosis.describe(path, job, positions) for path in attempt(job, folder)]
     models.sort(key=lambda model: (-model["images"], -model["points"]))
     # Of the others those that add something; a mapper begins models that a later one takes in.
     models = [m for n, m in enumerate(models) if n == 0 or set(m["names"]) - set(models[0]["names"])]

@@ -58,7 +58,7 @@ PHOTOGRAPHS = Stage("photographs", ("frames", "masks", "chroma_key", "cameras"),
 STAGES = (
     Stage("features", ("camera_model", "max_size", "features"), ("process/database.db",)),
     Stage("matches", ("matching", "seed"), ("process/database.db",)),
-    Stage("mapping", ("mapper",), ("process/models",), revision=1),
+    Stage("mapping", ("mapper",), ("process/models",), revision=2),
     Stage("model", ("orient",), ("sparse/0/images.bin",)),
 )
 UNDISTORTION = Stage("undistortion", (), ("undistorted/sparse/0/images.bin",))

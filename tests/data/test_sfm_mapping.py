@@ -17,7 +17,17 @@ from PIL import Image
 from splat.core import DataError
 from splat.data import frame
 from splat.data.problems import DatasetError
-from splat.data.sfm import ProcessOptions, diagnosis, finish, gps, mapping, orientation, pairs, snapshots
+from splat.data.sfm import (
+    ProcessOptions,
+    diagnosis,
+    evidence,
+    finish,
+    gps,
+    mapping,
+    orientation,
+    pairs,
+    snapshots,
+)
 from splat.data.sfm.picture import Picture
 from splat.data.sfm.worker import Job
 
@@ -130,24 +140,85 @@ def test_gps_as_a_prior(tmp_path):
         ({"incremental": (24, 40), "held-focal": (23, 30), "gps": (22, 3), "global": (24, 1)}, "gps", 3),
         ({"incremental": (24, 40), "gps": (24, 30), "global": (24, 1)}, "incremental", 2),
         ({"incremental": (2, None), "gps": (12, 3), "global": (24, 50)}, "global", 3),
-        ({"incremental": (5, 40), "gps": (10, 30), "global": (9, 3)}, "global", 3),
+        ({"incremental": (5, 40), "gps": (20, 30), "global": (19, 3)}, "global", 3),
+        # and the share of its matches that it contradicts
+        ({"incremental": (15, None, 0.05), "global": (21, None, 0.14)}, "incremental", 2),
+        ({"incremental": (15, None, 0.05), "global": (21, None, 0.08)}, "global", 2),
     ],
 )
 def test_the_attempt_that_is_taken(tmp_path, monkeypatch, posed, expected, tried):
-    """The first that poses enough and agrees with GPS; else the most, and of about as many one that agrees."""
-    job = Job(
-        tmp_path, [Picture(str(n), "") for n in range(24)], ProcessOptions(), True, False, io.StringIO()
-    )
+    """The first that poses enough and agrees with GPS; else the one that explains the matches best, of those that do
+    about as well one that agrees with GPS."""
+    pictures = [Picture(str(n), "") for n in range(24)]
+    job = Job(tmp_path, pictures, ProcessOptions(), True, False, io.StringIO())
     done = []
 
     def once(job, name, attempt):
         done.append(name)
-        return [{"images": posed[name][0], "gps": posed[name][1], "parallax": 9.0}]
+        images, metres, *wrong = posed[name]
+        share = wrong[0] if wrong else 0.0
+        model = {"images": images, "gps": metres, "parallax": 9.0}
+        return [{**model, "explained": 300 * images * (1 - share), "contradicted": 300 * images * share}]
 
     monkeypatch.setattr(mapping, "_attempts", lambda job: dict.fromkeys(posed))
     monkeypatch.setattr(mapping, "_once", once)
     assert mapping.reconstruct(job)["attempt"] == expected
     assert done == list(posed)[:tried]
+
+
+def parts_apart(truth: pycolmap.Reconstruction) -> tuple[pycolmap.Reconstruction, list[int]]:
+    """The truth with a third of the photographs, and what they see, turned and moved as one; and which these are."""
+    model = pycolmap.Reconstruction(truth)
+    moved = sorted(model.reg_image_ids())[::3]
+    shift = pycolmap.Rigid3d(pycolmap.Rotation3d(np.array([0.0, 0.0, 0.5])), np.array([1.0, 2.0, 0.0]))
+    for identity in moved:
+        frame_ = model.frame(model.image(identity).frame_id)
+        frame_.rig_from_world = frame_.rig_from_world * shift
+    return model, moved
+
+
+def test_matches_judge_a_model(tmp_path):
+    """The truth explains them all; two parts put together wrongly, those within the parts."""
+    job, truth = synthetic(tmp_path)
+    store = pycolmap.Database.open(job.database)
+    pairs_ = [pycolmap.pair_id_to_image_pair(pair) for pair in store.read_two_view_geometries()[0]]
+    counts = [len(geometry.inlier_matches) for geometry in store.read_two_view_geometries()[1]]
+    store.close()
+    assert evidence.agreement(truth, job.database) == (sum(counts), 0)
+    broken, moved = parts_apart(truth)
+    within = sum(n for (a, b), n in zip(pairs_, counts, strict=True) if (a in moved) == (b in moved))
+    explained, contradicted = evidence.agreement(broken, job.database)
+    assert explained + contradicted == sum(counts)
+    # Of a wrong pair those are explained whose points lie within 4 pixels of the wrong lines by chance.
+    assert within <= explained <= within + 0.1 * (sum(counts) - within)
+    for identity in moved:
+        broken.deregister_frame(broken.image(identity).frame_id)
+    few = [n for (a, b), n in zip(pairs_, counts, strict=True) if a not in moved and b not in moved]
+    assert evidence.agreement(broken, job.database) == (sum(few), 0)
+
+
+def test_a_wrong_model_of_more_photographs_is_not_taken(tmp_path, monkeypatch):
+    """A mapper that poses all, with a third in the wrong place, against one that leaves this third out."""
+    job, truth = synthetic(tmp_path)
+    wrong, moved = parts_apart(truth)
+    right = pycolmap.Reconstruction(truth)
+    for identity in moved:
+        right.deregister_frame(right.image(identity).frame_id)
+
+    def write(model):
+        def attempt(job, folder):
+            (folder / "0").mkdir()
+            model.write_binary(folder / "0")
+            return [folder / "0"]
+
+        return attempt
+
+    monkeypatch.setattr(
+        mapping, "_attempts", lambda job: {"incremental": write(right), "global": write(wrong)}
+    )
+    result = mapping.reconstruct(job)
+    assert result["attempts"] == {"incremental": 16, "global": 24}
+    assert result["attempt"] == "incremental"
 
 
 class Watching(io.StringIO):
@@ -227,10 +298,13 @@ def test_parallax_is_the_largest_angle_at_a_point():
 def test_unregistered_photographs_are_explained(mapped):
     job = mapped[0]
     names = [picture.name for picture in job.pictures]
-    (one,) = diagnosis.unregistered(job, set(names[1:]))
+    (one,) = diagnosis.unregistered(job, set(names[1:]), ["incremental"])
     assert one["name"] == names[0]
     assert "too few matches with" in one["reason"]
-    several = diagnosis.unregistered(job, set())
+    assert one["remedy"] == "add photographs nearby, or try --mapper global"
+    (one,) = diagnosis.unregistered(job, set(names[1:]), ["incremental", "global"])
+    assert one["remedy"] == "add photographs nearby"
+    several = diagnosis.unregistered(job, set(), ["incremental"])
     assert all("belongs to another part of the scene" in entry["reason"] for entry in several)
     assert all(entry["remedy"] for entry in several)
 
