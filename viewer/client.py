@@ -14,6 +14,7 @@ from torch import Tensor
 from splat.core import Camera, Gaussians, SplatError
 from splat.link import Controls, Session, View
 from splat.viewer import hotkeys
+from splat.viewer.actions import Actions
 from splat.viewer.cameras import Pose, bulk, first_view, pivot, up_direction
 from splat.viewer.drawing import Painter, default_drawing
 from splat.viewer.panel import Panel, State
@@ -56,6 +57,7 @@ class Client:
         self._told: dict[str, float] = {}
         self._photo: tuple[str, Tensor] | None = None
         self._visited = 0  # number of a view
+        self._actions = Actions(f"viewer-{self.number}-actions")
 
     @property
     def session(self) -> Session:
@@ -121,6 +123,7 @@ class Client:
 
     def close(self) -> None:
         self.closed = True
+        self._actions.close()
         self.painter.close()
         with self._lock:
             self._close_panels()
@@ -237,6 +240,22 @@ class Client:
                 return None
 
         return guarded
+
+    def action(
+        self, function: Callable[[Any], Any], take: Callable[[Any], Any] = lambda event: event
+    ) -> Callable[[Any], Any]:
+        """`function`, guarded, as viser is to call it back: in its turn among the visitor's actions.
+
+        Args:
+            function: is given what `take` finds in the event (see actions.value) at once.
+        """
+        guarded = self.guard(function)
+
+        async def hear(event: Any) -> None:  # in viser's loop, where events come in their order
+            taken = take(event)
+            self._actions.add(lambda: guarded(taken))
+
+        return hear
 
     def work(self, name: str, job: Callable[[], Any]) -> threading.Thread:
         """Run a longer job in a thread of its own, guarded; beside a training it has one core."""

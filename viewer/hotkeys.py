@@ -31,7 +31,7 @@ def add(gui: Any, client: Client) -> None:
 
     def command(label: str, key: str | None, do: Callable[[], Any], hint: str | None = None) -> None:
         handle = gui.add_command(label, description=hint, hotkey=key)
-        handle.on_trigger(client.guard(lambda event: do()))
+        handle.on_trigger(client.action(lambda event: do()))
 
     if session.commands is not None:
         command("Pause or resume training", "P", client.toggle_pause)

@@ -11,6 +11,7 @@ import hostile
 import numpy as np
 import pytest
 import torch
+from patience import wait
 
 from splat import codecs
 from splat.cli import main
@@ -142,14 +143,18 @@ def test_the_first_view_is_that_of_the_file(page, tmp_path):
     assert psnr(rested(page), rendered(stored, camera)) > levels(2 / 12)
 
 
+def changed(page: Any, before: np.ndarray) -> np.ndarray:
+    """[H, W, 3] the picture once it is another one: wheel and double click act a moment later."""
+
+    def seen() -> list[np.ndarray]:
+        after = rested(page)
+        return [after] if psnr(before, after) < 30 else []
+
+    return wait(seen)[0]
+
+
 def test_mouse_and_keys(page):
     first = rested(page)
-
-    def changed(before: np.ndarray) -> np.ndarray:
-        page.wait_for_timeout(300)  # a slow device draws coarsely until the camera has rested for 250 ms
-        after = rested(page)
-        assert psnr(before, after) < 30
-        return after
 
     def drag(button: str = "left") -> None:
         page.mouse.move(200, 150)
@@ -158,23 +163,24 @@ def test_mouse_and_keys(page):
         page.mouse.up(button=button)
 
     drag()
-    seen = changed(first)
+    seen = changed(page, first)
     drag("right")
-    seen = changed(seen)
+    seen = changed(page, seen)
     page.mouse.wheel(0, -300)
-    seen = changed(seen)
+    seen = changed(page, seen)
+    where = page.evaluate("() => splatPage.controls.position")
     page.keyboard.down("KeyD")
-    page.wait_for_timeout(200)
+    wait(lambda: page.evaluate("() => splatPage.controls.position") != where)
     page.keyboard.up("KeyD")
-    seen = changed(seen)
+    seen = rested(page)
     page.mouse.dblclick(260, 120)
-    seen = changed(seen)
+    seen = changed(page, seen)
     page.keyboard.press("r")
     assert np.array_equal(rested(page), first)
     page.keyboard.press("f")
     assert page.text_content("#mode") == "Fly"
     drag()
-    changed(first)
+    changed(page, first)
     page.keyboard.press("r")
     page.keyboard.press("b")
     black = rested(page)
@@ -207,9 +213,7 @@ def test_fingers_on_a_phone(open_page, tmp_path, screenshots):
     fingers("touchStart", (150, 400))
     fingers("touchMove", (220, 430))
     fingers("touchEnd")
-    page.wait_for_timeout(300)
-    turned = rested(page)
-    assert psnr(first, turned) < 30
+    changed(page, first)
     distance = page.evaluate("() => splatPage.controls.distance")
     fingers("touchStart", (150, 400), (250, 400))
     fingers("touchMove", (100, 400), (300, 400))

@@ -134,16 +134,25 @@ def test_a_visit(run, open_page, screenshots, tmp_path):
     page.get_by_role("tab", name="Cameras").click()
     page.get_by_text("At view_000.png").wait_for()
     before = settled(page)
+
+    def away(picture: np.ndarray) -> float:
+        """Levels between what is drawn and a picture; a busy machine takes its time to draw another."""
+        return float(np.abs(seen(page) - picture).mean())
+
     page.get_by_role("button", name="Next").click()
     page.get_by_text("At view_001.png").wait_for()
-    there = settled(page)
-    assert np.abs(there - before).mean() > 2
+    run.wait(lambda: away(before) > 2)
+    pictures = [settled(page)]
     for comparison in ("beside", "wipe", "difference"):
         choose(page, "Compare", comparison)
-        assert np.abs(settled(page) - there).mean() > 0.5, comparison
+        run.wait(lambda: away(pictures[-1]) > 0.5)
+        pictures.append(settled(page))
         page.screenshot(path=screenshots / f"viewer-{comparison}.png")
+    there, *compared = pictures
+    least = min(float(np.abs(picture - there).mean()) for picture in compared)
+    assert least > 0.5
     choose(page, "Compare", "off")
-    run.wait(lambda: np.abs(seen(page) - there).mean() < 0.5)
+    run.wait(lambda: away(there) < least / 2)
     page.keyboard.press("l")  # the previous one; keys are not the dropdown's once something is chosen
     page.get_by_text("At view_011.png").wait_for()
 

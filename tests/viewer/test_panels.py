@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -303,6 +304,25 @@ def test_opening_a_path(show):
     assert [float(f.position[0]) for f in panel._keys.frames] == pytest.approx([0, 1])
     visit.client.guard(panel._load)("bad.json", b"{")
     assert "bad.json" in told(visit.page, "not JSON")
+
+
+def test_what_comes_quickly_is_done_in_its_order(show, monkeypatch):
+    """The first one takes its time; each of two buttons of a group is heard as it was pressed."""
+    visit = show()
+    panel = visit.panel(PathPanel)
+    frames = [{"position": [x, 0, -4], "look_at": [0, 0, 0], "fov": 40} for x in (0, 1, 2)]
+    panel._load("mine.json", json.dumps({"width": 320, "height": 200, "keyframes": frames}).encode())
+    heard = []
+
+    def slow(what):
+        time.sleep(0.2)
+        heard.append((what, len(panel._keys)))
+
+    monkeypatch.setattr(panel, "_go", lambda: slow("Go"))
+    pressed(visit.page, "This one", "Go")
+    pressed(visit.page, "This one", "Remove")
+    said(visit.page, "2 keyframes")
+    assert heard == [("Go", 3)]
 
 
 def test_the_preview_flies(show):

@@ -12,6 +12,7 @@ from torch import Tensor
 from splat.core import Camera
 from splat.link import Session, View
 from splat.viewer import frustums
+from splat.viewer.actions import value
 from splat.viewer.comparing import COMPARISONS
 from splat.viewer.jobs import CalledOff, Job
 from splat.viewer.modes import Scene
@@ -62,7 +63,7 @@ class CamerasPanel(Panel):
         self._size = gui.add_slider("Camera size", 0.1, 5.0, 0.1, 1.0)
         if client.session.commands is None:
             score = gui.add_button("Score every photograph", hint="colours the cameras by their error")
-            score.on_click(client.guard(lambda event: self._score()))
+            score.on_click(client.action(lambda event: self._score()))
         self._bar = gui.add_progress_bar(0.0, visible=False)
 
         self._lines = client.handle.scene.add_line_segments(
@@ -72,14 +73,14 @@ class CamerasPanel(Panel):
             thickness=1.5,
             thickness_units="screen",
         )
-        self._on_click = client.handle.scene.on_click()(client.guard(self._clicked))
-        self._order.on_update(client.guard(lambda event: self._relist()))
-        self._list.on_update(client.guard(self._chosen))
-        step.on_click(client.guard(lambda event: self._step(step.value)))
-        self._compare.on_update(client.guard(lambda event: self._set_comparison()))
-        self._wipe.on_update(client.guard(lambda event: client.painter.redraw()))
-        self._show.on_update(client.guard(lambda event: self._set_visible()))
-        self._size.on_update(client.guard(lambda event: self._resize(self._size.value)))
+        self._on_click = client.handle.scene.on_click()(client.action(self._clicked))
+        self._order.on_update(client.action(lambda event: self._relist()))
+        self._list.on_update(client.action(self._chosen))
+        step.on_click(client.action(self._step, value))
+        self._compare.on_update(client.action(lambda event: self._set_comparison()))
+        self._wipe.on_update(client.action(lambda event: client.painter.redraw()))
+        self._show.on_update(client.action(lambda event: self._set_visible()))
+        self._size.on_update(client.action(lambda event: self._resize(self._size.value)))
 
     def update(self, state: State) -> None:
         now = time.monotonic()

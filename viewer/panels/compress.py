@@ -49,10 +49,10 @@ class CompressPanel(Panel):
         self._prune = gui.add_button("Leave them out of the scene", color="red", visible=False)
         self._write = gui.add_button("Write and download the file", visible=False)
 
-        self._try.on_click(client.guard(lambda event: self._toggle()))
-        self._show.on_update(client.guard(lambda event: self._redraw()))
-        self._prune.on_click(client.guard(lambda event: self._commit()))
-        self._write.on_click(client.guard(lambda event: self._save()))
+        self._try.on_click(client.action(lambda event: self._toggle()))
+        self._show.on_update(client.action(lambda event: self._redraw()))
+        self._prune.on_click(client.action(lambda event: self._commit()))
+        self._write.on_click(client.action(lambda event: self._save()))
 
     def update(self, state: State) -> None:
         if self._outcome is not None and state.snapshot is not None:

@@ -28,9 +28,9 @@ class CropBox:
         self._on = gui.add_checkbox("Show the box, hide the rest", False)
         self._size = gui.add_vector3("Box size", (1.0, 1.0, 1.0), min=(0.0, 0.0, 0.0), step=0.001)
         fit = gui.add_button("Fit it to the scene", color="gray")
-        self._on.on_update(client.guard(lambda event: self._switch()))
-        self._size.on_update(client.guard(lambda event: self._changed()))
-        fit.on_click(client.guard(lambda event: self._fit()))
+        self._on.on_update(client.action(lambda event: self._switch()))
+        self._size.on_update(client.action(lambda event: self._changed()))
+        fit.on_click(client.action(lambda event: self._fit()))
 
     @property
     def box(self) -> Box | None:
@@ -87,7 +87,7 @@ class CropBox:
             self._gizmo = scene.add_transform_controls(
                 GIZMO, scale=0.4 * max(size), disable_sliders=True, depth_test=False, visible=self._on.value
             )
-            self._gizmo.on_update(self._client.guard(lambda event: self._client.painter.redraw()))
+            self._gizmo.on_update(self._client.action(lambda event: self._client.painter.redraw()))
             self._lines = scene.add_line_segments(
                 LINES,
                 box.edges().float().numpy(),

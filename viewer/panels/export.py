@@ -37,7 +37,7 @@ class ExportPanel(Panel):
         self._form = FormatForm(gui, client)
         self._lost = gui.add_markdown("")
         self._write = gui.add_button("Write and download", icon=client.viewer.viser.Icon.DOWNLOAD)
-        self._write.on_click(client.guard(lambda event: self._start()))
+        self._write.on_click(client.action(lambda event: self._start()))
 
     def update(self, state: State) -> None:
         snapshot = state.snapshot

@@ -26,7 +26,7 @@ class FormatForm:
         start = initial if initial in names else names[0]
         self._format = gui.add_dropdown("Format", names, initial_value=start)
         self._folder = gui.add_folder("Options", visible=False)
-        self._format.on_update(client.guard(lambda event: self._rebuild()))
+        self._format.on_update(client.action(lambda event: self._rebuild()))
         self._rebuild()
 
     @property

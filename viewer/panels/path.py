@@ -16,6 +16,7 @@ from splat.core.paths import CameraPath, parse_path
 from splat.link import Snapshot
 from splat.raster.video import write_video
 from splat.viewer import frustums
+from splat.viewer.actions import value
 from splat.viewer.cameras import bulk
 from splat.viewer.colours import to_bytes
 from splat.viewer.files import new_file, offer
@@ -72,22 +73,20 @@ class PathPanel(Panel):
             )
             load = gui.add_upload_button("Open a JSON file", color="gray", mime_type="application/json")
 
-        guard = client.guard
-        add.on_click(guard(lambda event: self._do(lambda keys: keys.add(self._here()))))
-        change.on_click(guard(lambda event: self._change(change.value)))
-        move.on_click(
-            guard(lambda event: self._do(lambda keys: keys.move(-1 if move.value == "Earlier" else 1)))
-        )
-        orbit.on_click(guard(lambda event: self._orbit()))
-        self._at.on_update(guard(self._pick))
-        self._wait.on_update(guard(self._set_wait))
+        action = client.action
+        add.on_click(action(lambda event: self._do(lambda keys: keys.add(self._here()))))
+        change.on_click(action(self._change, value))
+        move.on_click(action(self._move, value))
+        orbit.on_click(action(lambda event: self._orbit()))
+        self._at.on_update(action(self._pick))
+        self._wait.on_update(action(self._set_wait))
         for control in (self._loop, self._even, self._fps):
-            control.on_update(guard(lambda event: self._show()))
-        self._time.on_update(guard(self._scrub))
-        self._play.on_click(guard(lambda event: self._toggle_preview()))
-        self._make.on_click(guard(lambda event: self._toggle_video()))
-        save.on_click(guard(lambda event: self._save()))
-        load.on_upload(guard(lambda event: self._load(load.value.name, load.value.content)))
+            control.on_update(action(lambda event: self._show()))
+        self._time.on_update(action(self._scrub))
+        self._play.on_click(action(lambda event: self._toggle_preview()))
+        self._make.on_click(action(lambda event: self._toggle_video()))
+        save.on_click(action(lambda event: self._save()))
+        load.on_upload(action(lambda event: self._load(load.value.name, load.value.content)))
         self._show()
 
     def close(self) -> None:
@@ -123,6 +122,9 @@ class PathPanel(Panel):
             self._do(lambda keys: keys.replace(self._here()))
         else:
             self._do(lambda keys: keys.remove())
+
+    def _move(self, where: str) -> None:
+        self._do(lambda keys: keys.move(-1 if where == "Earlier" else 1))
 
     def _go(self) -> None:
         self._client.fly_to(self._keys.camera(self._keys.at))

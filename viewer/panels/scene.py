@@ -10,6 +10,7 @@ from torch import Tensor
 
 from splat.link import Snapshot
 from splat.viewer import selecting, statistics
+from splat.viewer.actions import value
 from splat.viewer.jobs import Job
 from splat.viewer.panel import AXES, Panel, State
 from splat.viewer.panels.crop import CropBox
@@ -62,15 +63,15 @@ class ScenePanel(Panel):
             self._box = CropBox(gui, client)
             select = gui.add_button("Select what is outside", color="gray")
 
-        client.handle.scene.on_rect_select(modifier="shift")(client.guard(self._rectangle))
-        drag.on_update(client.guard(lambda event: self._drag(drag.value)))
-        self._delete.on_click(client.guard(lambda event: self._remove()))
-        self._undo.on_click(client.guard(lambda event: client.source.editor.restore(self._failed)))
-        self._edit.on_click(client.guard(lambda event: self._change(self._edit.value)))
-        find.on_click(client.guard(lambda event: self._find(fresh=True)))
+        client.handle.scene.on_rect_select(modifier="shift")(client.action(self._rectangle))
+        drag.on_update(client.action(lambda event: self._drag(drag.value)))
+        self._delete.on_click(client.action(lambda event: self._remove()))
+        self._undo.on_click(client.action(lambda event: client.source.editor.restore(self._failed)))
+        self._edit.on_click(client.action(self._change, value))
+        find.on_click(client.action(lambda event: self._find(fresh=True)))
         for slider in (self._isolated, self._faint, self._large):
-            slider.on_update(client.guard(lambda event: self._slid()))
-        select.on_click(client.guard(lambda event: self._outside()))
+            slider.on_update(client.action(lambda event: self._slid()))
+        select.on_click(client.action(lambda event: self._outside()))
 
     def update(self, state: State) -> None:
         snapshot = state.snapshot
@@ -164,9 +165,9 @@ class ScenePanel(Panel):
     def _drag(self, on: bool) -> None:
         scene = self._client.handle.scene
         scene.remove_rect_select_callback("all")
-        scene.on_rect_select(modifier="shift")(self._client.guard(self._rectangle))
+        scene.on_rect_select(modifier="shift")(self._client.action(self._rectangle))
         if on:
-            scene.on_rect_select()(self._client.guard(self._rectangle))
+            scene.on_rect_select()(self._client.action(self._rectangle))
 
     def _rectangle(self, event: Any) -> None:
         snapshot = self._basis()

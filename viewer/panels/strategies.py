@@ -88,7 +88,7 @@ class _Folder:
         hint = entry.hint or None
         if entry.kind == "button":
             handle = gui.add_button(entry.label, hint=hint)
-            handle.on_click(self._client.guard(lambda event: self._write(entry, None)))
+            handle.on_click(self._client.action(lambda event: self._write(entry, None)))
             return handle
         value = entry.read() if entry.read is not None else entry.low
         if entry.kind == "switch":
@@ -97,7 +97,7 @@ class _Folder:
             start = min(max(float(value), entry.low), entry.high)
             handle = gui.add_slider(entry.label, entry.low, entry.high, entry.step, start, hint=hint)
 
-        @self._client.guard
+        @self._client.action
         def changed(event: Any) -> None:
             if event.client_id is not None:  # a person, and not `show`
                 self._write(entry, handle.value)

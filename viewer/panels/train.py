@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from splat.link import Progress, Session
+from splat.viewer.actions import value
 from splat.viewer.panel import AXES, Panel, State
 
 if TYPE_CHECKING:
@@ -33,18 +34,20 @@ class TrainPanel(Panel):
         self._text = gui.add_markdown("")
         self._pause = gui.add_button(_PAUSE)
         # What it does is what the visitor read on it, whatever another has done in between.
-        self._pause.on_click(client.guard(lambda event: client.pause(self._pause.label == _PAUSE)))
+        self._pause.on_click(
+            client.action(lambda label: client.pause(label == _PAUSE), lambda event: event.target.label)
+        )
         self._steps = gui.add_number("Steps", initial_value=100, min=1, step=1)
         more = gui.add_button_group(
             "These steps",
             [_ADVANCE, _EXTEND],
             hint="train them and pause, or move the end of the run on by them",
         )
-        more.on_click(client.guard(lambda event: self._go_on(more.value)))
+        more.on_click(client.action(self._go_on, value))
         self._saving = gui.add_button("Save a checkpoint", color="gray")
-        self._saving.on_click(client.guard(lambda event: client.command(lambda t: t.save())))
+        self._saving.on_click(client.action(lambda event: client.command(lambda t: t.save())))
         self._stop = gui.add_button("Stop, score and export", color="red")
-        self._stop.on_click(client.guard(lambda event: client.command(lambda t: t.stop())))
+        self._stop.on_click(client.action(lambda event: client.command(lambda t: t.stop())))
         share = gui.add_slider(
             "Viewer takes, %",
             1,
@@ -53,7 +56,7 @@ class TrainPanel(Panel):
             initial_value=round(100 * budget.share),
             hint="of the run's time, at most; while it is paused there is no limit",
         )
-        share.on_update(client.guard(lambda event: setattr(budget, "share", share.value / 100)))
+        share.on_update(client.action(lambda event: setattr(budget, "share", share.value / 100)))
         self._plots = [
             gui.add_uplot(
                 (np.zeros(1), np.zeros(1)),

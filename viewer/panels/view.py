@@ -26,10 +26,10 @@ class ViewPanel(Panel):
             scene = gui.add_dropdown(
                 "Scene", names, initial_value=names[client.viewer.sources.index(client.source)]
             )
-            scene.on_update(client.guard(lambda event: client.show(names.index(scene.value))))
+            scene.on_update(client.action(lambda event: client.show(names.index(scene.value))))
             beside = gui.add_checkbox("Side by side", look.beside, visible=look.drawn == "server")
             self._on_server.append(beside)
-            beside.on_update(client.guard(lambda event: painter.set(beside=beside.value)))
+            beside.on_update(client.action(lambda event: painter.set(beside=beside.value)))
         drawn = gui.add_dropdown(
             "Drawn", [HERE, BROWSER], initial_value=HERE if look.drawn == "server" else BROWSER
         )
@@ -40,12 +40,12 @@ class ViewPanel(Panel):
             hint="what strategies such as compensation have learned to do to a picture after it is rendered",
             visible=False,
         )
-        self._heads.on_update(client.guard(lambda event: painter.set(heads=self._heads.value)))
+        self._heads.on_update(client.action(lambda event: painter.set(heads=self._heads.value)))
         height = gui.add_slider("Tallest picture", 180, 2160, 60, initial_value=look.height)
         cap = gui.add_slider("Splats at most", 10_000, 2_000_000, 10_000, initial_value=look.cap)
 
         @drawn.on_update
-        @client.guard
+        @client.action
         def _(event: Any) -> None:
             here = drawn.value == HERE
             for control in self._on_server:
@@ -55,13 +55,13 @@ class ViewPanel(Panel):
 
         self._on_server += [mode, height]
         cap.visible = look.drawn == "browser"
-        mode.on_update(client.guard(lambda event: painter.set(mode=mode.value)))
-        height.on_update(client.guard(lambda event: painter.set(height=int(height.value))))
-        cap.on_update(client.guard(lambda event: painter.set(cap=int(cap.value))))
+        mode.on_update(client.action(lambda event: painter.set(mode=mode.value)))
+        height.on_update(client.action(lambda event: painter.set(height=int(height.value))))
+        cap.on_update(client.action(lambda event: painter.set(cap=int(cap.value))))
         flip = gui.add_button("Turn upside down", color="gray")
-        flip.on_click(client.guard(lambda event: client.turn_up(-client.up)))
+        flip.on_click(client.action(lambda event: client.turn_up(-client.up)))
         home = gui.add_button("Back to the start", color="gray")
-        home.on_click(client.guard(lambda event: client.go_home()))
+        home.on_click(client.action(lambda event: client.go_home()))
         self._drawn, self._mode = drawn, mode
         self._note = gui.add_markdown("")
         self._said = ""
