@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import resource
 import subprocess
 import sys
-import time
 
 import pytest
 
@@ -26,6 +26,7 @@ SURFACE = {
 
 # What a strategy may override, with the arguments that it is given.
 HOOKS = {
+    "forecast": ["count", "cap", "taken", "steps"],
     "setup": ["ctx"],
     "renders": ["ctx"],
     "transform": ["gaussians", "ctx"],
@@ -75,21 +76,22 @@ def test_an_unknown_name_is_an_attribute_error():
 
 
 def seconds(code: str, cwd) -> float:
-    """The best of three: the machine may be busy with other things."""
+    """Of processor time, the best of three: the machine may be busy with other things."""
     best = float("inf")
     for _ in range(3):
-        begin = time.perf_counter()
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
         subprocess.run([sys.executable, "-c", code], cwd=cwd, check=True)
-        best = min(best, time.perf_counter() - begin)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        best = min(best, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
     return best
 
 
 def test_import_takes_little_beyond_torch(tmp_path):
-    """With every public name loaded, and the modules that train: 1.5 s beyond torch's own at most."""
+    """With every public name loaded, and the modules that train: at most as long again as torch itself."""
     torch = seconds("import torch", tmp_path)
     names = ", ".join(SURFACE["splat"])
     code = f"from splat import {names}; import splat.data, splat.training.run, splat.strategies.registry, splat.codecs"
-    assert seconds(code, tmp_path) - torch < 1.5
+    assert seconds(code, tmp_path) < 2 * torch
 
 
 def test_heavy_packages_are_imported_only_where_they_are_used(tmp_path):
