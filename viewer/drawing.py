@@ -94,8 +94,9 @@ class Painter:
         self._thread: threading.Thread | None = None
 
     def start(self) -> None:
-        self._thread = threading.Thread(target=self._run, daemon=True, name=f"viewer-{self.client.number}")
-        self._thread.start()
+        thread = threading.Thread(target=self._run, daemon=True, name=f"viewer-{self.client.number}")
+        thread.start()
+        self._thread = thread  # not before: one that is yet to start would be taken for one that has died
 
     @property
     def alive(self) -> bool:

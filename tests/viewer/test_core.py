@@ -6,6 +6,7 @@ import contextlib
 import threading
 import time
 from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -18,8 +19,9 @@ from splat.core import Camera, Gaussians
 from splat.core.errors import DataError
 from splat.link import Commands, Progress, Session, Snapshot, View
 from splat.raster import RenderOptions, render
-from splat.viewer import modes
+from splat.viewer import drawing, modes
 from splat.viewer.app import Viewer
+from splat.viewer.drawing import Painter
 from splat.viewer.panels.train import TrainPanel
 from splat.viewer.serving import Address
 
@@ -268,6 +270,24 @@ def test_a_thread_that_dies_is_replaced_and_the_page_says_so(opened: Open) -> No
         page.set("Show", "alpha")
         page.wait_image()
     assert any("started again" in line for line in lines)
+
+
+def test_a_thread_that_is_yet_to_start_has_not_died(opened: Open, monkeypatch) -> None:
+    viewer, _ = opened(Session.finished("a", scene()))
+    with Page(viewer.port) as page:
+        page.wait_image(0)
+        painter = Painter(next(iter(viewer.clients.values())))
+        died: list[bool] = []
+
+        class Watched(threading.Thread):
+            def start(self) -> None:
+                died.append(painter.died)
+                super().start()
+
+        monkeypatch.setattr(drawing, "threading", SimpleNamespace(Thread=Watched))
+        painter.start()
+        painter.close()
+    assert died == [False]
 
 
 def test_garbage_on_the_socket_closes_that_connection_alone(opened: Open) -> None:
