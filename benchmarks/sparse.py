@@ -37,7 +37,7 @@ from splat.raster import RenderOptions, render
 from splat.strategies import registry
 from splat.strategies.sparse.strategy import PIECES
 from splat.training.config import TrainConfig, load_preset
-from splat.training.session import Session, assemble
+from splat.training.session import Session, assemble, planned
 
 ROOT = Path(__file__).resolve().parent.parent
 DEGREES = 30
@@ -101,6 +101,13 @@ def settings(method: str) -> TrainConfig:
     return replace(sparse, options={**sparse.options, "sparse_view": options})
 
 
+def length(method: str, name: str) -> int | None:
+    """Steps of a method on a scene."""
+    config = settings(method)
+    strategies = registry.build(config.strategies, config.options)
+    return planned(config, strategies, int(name.split("-")[1])).steps
+
+
 def contributions() -> list[str]:
     """The preset, and it with each piece switched the other way."""
     config = load_preset("sparse")
@@ -141,7 +148,7 @@ def run(method: str, name: str, seed: int, data: Path, made: Path, steps: int | 
             "method": method,
             "scene": name,
             "seed": seed,
-            "steps": config.steps,
+            "steps": session.trainer.end,
             "psnr": scores.psnr,
             "ssim": scores.ssim,
             "depth_error": None if depths is None else depth_error(session, depths),
@@ -199,7 +206,7 @@ def main() -> None:
         for seed in seeds:
             for scene in args.scenes:
                 for method in methods:
-                    steps = args.steps or settings(method).steps
+                    steps = args.steps or length(method, scene)
                     if (method, scene, seed, steps) in known:
                         continue
                     r = run(method, scene, seed, data, Path(folder) / "sample", args.steps)

@@ -22,6 +22,7 @@ from torch.nn import functional
 
 from splat.core import Camera
 from splat.data.scene import Points
+from splat.data.stereo.backdrop import backdrop
 from splat.data.stereo.views import DepthMap, StereoView, world_points
 
 _PIXELS = 40_000  # of the grid on which a view is completed, at most: the time grows faster than they do
@@ -35,12 +36,14 @@ class CompletionOptions:
 
     tension: float = 0.3
     """Weight of a change of inverse depth from pixel to pixel, beside one of its bending."""
-    edge: float = 10.0
+    edge: float = 80.0
     """Edges of the photograph (mean |difference| of colours in [0, 1]) count exp(-edge x difference)."""
     margin: float = 0.5
     """How far beyond its edges a picture is continued, as a share of its size."""
     coarse: int = 20
     """Points along the longer side of a picture with which what lies beyond it is sown."""
+    directions: int = 1_000
+    """Points on the sphere behind everything; 0 for none."""
     slack: float = 0.03
     """A guess that hangs before another view's depth by more than this share is left out."""
 
@@ -52,10 +55,12 @@ class Completion:
     Attributes:
         inside: of pixels without depth.
         beyond: of what lies beyond the edges of the pictures, few and far apart.
+        behind: of a sphere behind everything.
     """
 
     inside: Points
     beyond: Points
+    behind: Points
 
 
 def completed(view: StereoView, depth: DepthMap, options: CompletionOptions) -> Tensor:
@@ -79,7 +84,10 @@ def completed(view: StereoView, depth: DepthMap, options: CompletionOptions) -> 
 
 
 def complete(
-    views: Sequence[StereoView], depths: Sequence[DepthMap], options: CompletionOptions | None = None
+    views: Sequence[StereoView],
+    depths: Sequence[DepthMap],
+    points: Points | None = None,
+    options: CompletionOptions | None = None,
 ) -> Completion:
     """Points for the pixels without depth, and for what lies beyond the pictures, as far as no view contradicts.
 
@@ -88,8 +96,15 @@ def complete(
 
     Args:
         depths: confirmed ones, as `reconstruct` gives them.
+        points: with tracks whose frames are numbered as `views`: depths of single pixels of those that see them, on
+            which a view without a partner for stereo rests alone.
     """
     options = options or CompletionOptions()
+    if points is not None and points.tracks is not None:
+        depths = [
+            anchored(view, depth, points, i)
+            for i, (view, depth) in enumerate(zip(views, depths, strict=True))
+        ]
     told = [i for i, depth in enumerate(depths) if bool((depth.depth > 0).any())]
     full = {i: completed(views[i], depths[i], options) for i in told}
     inside, beyond = [_NOTHING], [_NOTHING]
@@ -104,7 +119,28 @@ def complete(
         places, colours = _beyond(view, full[i], options)
         everywhere = [(views[j].camera, full[j]) for j in others]
         beyond.append(_kept(places, colours, ~_before(places, everywhere, 1 + options.slack)))
-    return Completion(_points(inside), _points(beyond))
+    behind = _points([_NOTHING])
+    if told and options.directions:
+        behind = backdrop([views[i] for i in told], [full[i] for i in told], options.directions)
+    return Completion(_points(inside), _points(beyond), behind)
+
+
+def anchored(view: StereoView, depth: DepthMap, points: Points, number: int) -> DepthMap:
+    """The depth, with that of the points that view `number` sees where it has none."""
+    assert points.tracks is not None
+    mine = points.tracks.points()[points.tracks.frames == number]
+    camera, known = view.camera, depth.depth
+    pose = camera.world_to_camera.double()
+    local = points.xyz[mine].double() @ pose[:3, :3].T + pose[:3, 3]
+    z = local[:, 2]
+    column = torch.floor(local[:, 0] / z * camera.fx + camera.cx)
+    row = torch.floor(local[:, 1] / z * camera.fy + camera.cy)
+    shown = (z > 0) & (column >= 0) & (row >= 0) & (column < camera.width) & (row < camera.height)
+    place = (row * camera.width + column)[shown].long().to(known.device)
+    nearest = torch.full_like(known.flatten(), torch.inf)
+    nearest.scatter_reduce_(0, place, z[shown].to(known), "amin")
+    nearest = torch.where(nearest.isinf(), 0, nearest).reshape(known.shape)
+    return DepthMap(torch.where(known > 0, known, nearest), depth.confidence)
 
 
 _NOTHING = torch.zeros(0, 3), torch.zeros(0, 3)

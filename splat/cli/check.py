@@ -112,15 +112,19 @@ def _row(config: TrainConfig, scene: Scene, pace: Pace) -> dict[str, Any]:
     from splat.strategies import registry
     from splat.strategies.growth import expected_counts
     from splat.training import forecast, memory
+    from splat.training.session import planned
 
     strategies = registry.build(config.strategies, config.options)
+    config = planned(config, strategies, len(scene.frames))
+    steps = config.steps
+    assert steps is not None
     found = forecast.forecast(
-        config, scene, pace, lambda start, cap: expected_counts(strategies, config.steps, start, cap)
+        config, scene, pace, lambda start, cap: expected_counts(strategies, steps, start, cap)
     )
     at_least = found.at_least or not all(strategy.controls_density for strategy in strategies)
     free = memory.available(torch.device("cpu")) + memory.resident()
     values = asdict(replace(found, at_least=at_least))
-    return {"preset": config.preset, "steps": config.steps, **values, "fits": found.nbytes < free}
+    return {"preset": config.preset, "steps": steps, **values, "fits": found.nbytes < free}
 
 
 def _print_forecasts(rows: list[dict[str, Any]], args: Check) -> None:

@@ -122,8 +122,10 @@ class FromStereo:
         guess = _guessed(dataset, views, found.depths)
         # Thinned here where there is no room for all: what lies beyond the pictures is sown thin already.
         beyond = _thinned(guess.beyond, round(_BEYOND * request.most), request.generator)
-        rest = _thinned(_joined([*parts, guess.inside]), request.most - len(beyond), request.generator)
-        return _joined([rest, beyond])
+        behind = _thinned(guess.behind, round(_BEYOND * request.most), request.generator)
+        room = request.most - len(beyond) - len(behind)
+        rest = _thinned(_joined([*parts, guess.inside]), room, request.generator)
+        return _joined([rest, beyond, behind])
 
 
 def _joined(parts: Sequence[Points]) -> Points:
@@ -142,15 +144,27 @@ def _thinned(points: Points, most: int, generator: torch.Generator) -> Points:
 def _guessed(dataset: Dataset, views: Sequence[StereoView], depths: Sequence[DepthMap]) -> Completion:
     """What the views show without depth, and what lies beyond them; of outlined objects only what is inside."""
     shown = [dataset.silhouette(index) for index in dataset.train]
+    points = _numbered(dataset)
     if all(outline is None for outline in shown):
-        return complete(views, depths)
+        return complete(views, depths, points)
     outlined = []
     for view, depth, outline in zip(views, depths, shown, strict=True):
         mask = torch.ones_like(depth.depth, dtype=torch.bool) if view.mask is None else view.mask
         if outline is not None:
             mask = mask & _all_of(outline, view.camera).to(mask.device)
         outlined.append(replace(view, mask=mask))
-    return complete(outlined, depths, CompletionOptions(margin=0.0))
+    return complete(outlined, depths, points, CompletionOptions(margin=0.0, directions=0))
+
+
+def _numbered(dataset: Dataset) -> Points | None:
+    """The dataset's points with what the training views see of them, frames numbered in their order."""
+    points = dataset.points
+    if points is None or points.tracks is None:
+        return None
+    place = torch.full((len(dataset.scene.frames),), -1)
+    place[torch.tensor(dataset.train)] = torch.arange(len(dataset.train))
+    tracks = points.tracks
+    return replace(points, tracks=replace(tracks, frames=place[tracks.frames.long()]))
 
 
 def _too_small(dataset: Dataset, purpose: str) -> str | None:

@@ -13,6 +13,9 @@ from splat.core import UsageError
 from splat.training import schema
 from splat.training.optim import Rates
 
+STEPS = 30_000
+"""Training steps where neither settings nor strategies say how many."""
+
 Background = Literal["black", "white", "random"]
 
 
@@ -41,8 +44,9 @@ class TrainConfig:
 
     preset: str = "default"
     """The preset this configuration began with."""
-    steps: int = 30_000
-    """Number of training steps; every schedule ends with them."""
+    steps: int | None = STEPS
+    """Number of training steps; every schedule ends with them. None for as many as the strategies want for the number
+    of training views."""
     strategies: tuple[str, ...] = ("default",)
     """What decides over the Gaussians, in order; exactly one of them controls density."""
     options: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -65,7 +69,7 @@ class TrainConfig:
     seed: int = 42
     """Seed of every random number of the run."""
     max_gaussians: int | None = None
-    """Most Gaussians the scene may have; by default what fits into the free memory."""
+    """Most Gaussians the scene may have; by default what strategies want, else what fits into the free memory."""
     sh_degree: int = 3
     """Degree of the view-dependent colour, 0 to 3."""
     sh_interval: int = 1_000
@@ -97,7 +101,7 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         for ok, message in (
-            (self.steps >= 1, f"steps: {self.steps} is not a positive number"),
+            (self.steps is None or self.steps >= 1, f"steps: {self.steps} is not a positive number"),
             (self.downscale >= 1, f"downscale: {self.downscale} would enlarge; give 1 or more"),
             (
                 self.test_every >= 2,

@@ -183,6 +183,7 @@ def forecast(
     """What a run of `config` on the scene takes.
 
     Args:
+        config: with a number of steps.
         counts: from the Gaussians at the beginning and the cap to how many there are at each step; None where
             nobody can tell.
     """
@@ -191,6 +192,7 @@ def forecast(
     cap = config.max_gaussians or memory.cap_from_memory(device, k, config.moments)
     points = len(scene.points) if scene.points is not None else 0
     start = min(points or config.init.count, cap)
+    assert config.steps is not None
     numbers = counts(start, cap)
     if numbers is None:
         seconds, count = config.steps * pace.step(start), start

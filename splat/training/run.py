@@ -90,9 +90,9 @@ def train(
     try:
         session = assemble(config, dataset, strategies, state=state, commands=commands)
         if resume is None:
-            folder = RunFolder.create(out, dataset.scene.name, config, data)
+            folder = RunFolder.create(out, dataset.scene.name, session.config, data)
         else:
-            write_text(folder.config, to_yaml(config))  # an extension holds for later resumes too
+            write_text(folder.config, to_yaml(session.config))  # an extension holds for later resumes too
         reporter = Reporter(folder, quiet=quiet, cut_to=session.trainer.ctx.step)
         try:
             for warning in (*warnings, *dataset.scene.warnings):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from splat.data import Dataset, read_scene
 from splat.link import Commands
 from splat.raster import registry
 from splat.training import align, memory, schema
-from splat.training.config import TrainConfig
+from splat.training.config import STEPS, TrainConfig
 from splat.training.context import MAIN, Context, Field
 from splat.training.evaluate import Evaluation, evaluate
 from splat.training.initialise import initialise
@@ -132,6 +132,15 @@ class Session:
         return move
 
 
+def planned(config: TrainConfig, strategies: Sequence[Strategy], views: int) -> TrainConfig:
+    """The settings, with the steps and the cap that they leave open as the strategies propose them for so many
+    training views: the most of any; without a proposal the usual steps, and no cap."""
+    proposals = [strategy.proposal(views) for strategy in strategies]
+    steps = max((p.steps for p in proposals if p.steps is not None), default=STEPS)
+    cap = max((p.max_gaussians for p in proposals if p.max_gaussians is not None), default=None)
+    return replace(config, steps=config.steps or steps, max_gaussians=config.max_gaussians or cap)
+
+
 def assemble(
     config: TrainConfig,
     dataset: Dataset,
@@ -142,11 +151,15 @@ def assemble(
 ) -> Session:
     """A session at its first step, or where `state` (of `Session.state_dict`) left off.
 
-    A state keeps the horizon that it was planned with: `config.steps` beyond it extends the run.
+    The session's configuration is the one that was `planned`. A state keeps the horizon that it was planned with:
+    `config.steps` beyond it extends the run.
     """
     device = choose_device(config.device)
     backend = registry.backend(config.backend, device)
-    horizon = state["horizon"] if state else config.steps
+    config = planned(config, strategies, len(dataset.train))
+    end = config.steps
+    assert end is not None
+    horizon = state["horizon"] if state else end
     cap = config.max_gaussians or (state and state["cap"])
     cap = cap or memory.cap_from_memory(device, coefficients(config.sh_degree), config.moments)
 
@@ -187,7 +200,7 @@ def assemble(
         else None,
         commands=commands,
     )
-    trainer.end = config.steps
+    trainer.end = end
     if state is not None:
         try:
             trainer.load_state_dict(state["trainer"])

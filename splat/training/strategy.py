@@ -49,6 +49,14 @@ class Further:
         return self.output
 
 
+@dataclass(frozen=True)
+class Proposal:
+    """What a strategy proposes for settings that are open; None to leave it to others."""
+
+    steps: int | None = None
+    max_gaussians: int | None = None
+
+
 class Strategy:
     """Every hook is a no-op; a strategy overrides what it needs.
 
@@ -91,6 +99,10 @@ class Strategy:
 
     def setup(self, ctx: Context) -> None:
         """Before the first step, and again after a resume (before load_state_dict)."""
+
+    def proposal(self, views: int) -> Proposal:
+        """How long and how large a run on so many training views should be, where its settings do not say."""
+        return Proposal()
 
     def renders(self, ctx: Context) -> list[Further]:
         """Further renders of this step; keep them to read their outputs."""

@@ -9,8 +9,10 @@ import pytest
 import torch
 
 from splat.core import Camera
+from splat.data.scene import Points, Tracks
 from splat.data.stereo import CompletionOptions, DepthMap, StereoView, complete
-from splat.data.stereo.completion import completed
+from splat.data.stereo.backdrop import backdrop
+from splat.data.stereo.completion import anchored, completed
 from splat.data.stereo.reconstruct import supported
 from splat.data.stereo.views import pixel_rays
 
@@ -98,14 +100,65 @@ def test_guesses_contradict_no_other_view():
     depths = [truth(camera) for camera in cameras]
     depths[0][12:24, 18:30] = 0
     options = CompletionOptions(margin=0.0)
-    agreed = complete(views, [known(d) for d in depths], options).inside
+    agreed = complete(views, [known(d) for d in depths], options=options).inside
     assert len(agreed) == 12 * 12
     assert set(agreed.rgb.flatten().tolist()) == {64}
     height = (agreed.xyz.float() - CENTRE) @ NORMAL
     assert float(height.abs().max()) < 0.02
-    assert len(complete(views, [known(depths[0]), known(2 * depths[1])], options).inside) == 0
-    hidden = complete(views, [known(depths[0]), known(depths[1] / 2)], options).inside
+    assert len(complete(views, [known(depths[0]), known(2 * depths[1])], options=options).inside) == 0
+    hidden = complete(views, [known(depths[0]), known(depths[1] / 2)], options=options).inside
     assert len(hidden) == 12 * 12  # behind what the second view shows: no contradiction
+
+
+def test_a_view_without_a_partner_rests_on_the_points_that_it_sees():
+    """Of two points on one pixel the nearer; those that only others see say nothing."""
+    camera = looking(0.0)
+    depth = truth(camera)
+    to_world = camera.camera_to_world
+    chosen = torch.zeros_like(depth, dtype=torch.bool)
+    chosen[2::6, 2::6] = True
+    xyz = (pixel_rays(camera) * depth[..., None])[chosen].double() @ to_world[:3, :3].T + to_world[:3, 3]
+    behind = camera.position + 2 * (xyz - camera.position)
+    wrong = camera.position + 0.5 * (xyz - camera.position)
+    count = len(xyz)
+    tracks = Tracks(torch.arange(3 * count + 1), torch.arange(3).repeat_interleave(count).clamp(1) - 1)
+    points = Points(
+        torch.cat([xyz, behind, wrong]), torch.zeros(3 * count, 3, dtype=torch.uint8), tracks=tracks
+    )
+    nothing = known(torch.zeros_like(depth))
+    found = anchored(grey(camera), nothing, points, 0).depth
+    torch.testing.assert_close(found, torch.where(chosen, depth, 0.0))
+    options = CompletionOptions(margin=0.0)
+    assert len(complete([grey(camera)], [nothing], options=options).inside) == 0
+    inside = complete([grey(camera)], [nothing], points, options).inside
+    assert len(inside) == WIDTH * HEIGHT - count
+    height = (inside.xyz.float() - CENTRE) @ NORMAL
+    assert float(height.abs().mean()) < 0.02
+
+
+def test_what_is_behind_everything_has_the_colours_of_its_direction():
+    """Left dark, right bright, on a sphere; near pixels count for less than far ones."""
+    camera = looking(0.0)
+    image = torch.zeros(HEIGHT, WIDTH, 3)
+    image[:, WIDTH // 2 :] = 1
+    found = backdrop([StereoView(camera, image)], [torch.full((HEIGHT, WIDTH), 4.0)], 1000)
+    place = found.xyz - camera.position
+    radius = place.norm(dim=1)
+    torch.testing.assert_close(radius, radius[:1].expand(1000))
+    assert 8.0 < float(radius[0]) < 10.0  # twice as far as the corners
+    u, v, z = seen_from(camera, found.xyz)
+    shown, quarter = (
+        (z > 0) & (v > 0) & (v < HEIGHT),
+        WIDTH / 4,
+    )  # the colours mix across the edge in the middle
+    left, right = (shown & side for side in ((u > 0) & (u < quarter), (u > 3 * quarter) & (u < WIDTH)))
+    assert int(left.sum()) > 3 < int(right.sum())
+    red = found.rgb[:, 0].float()
+    assert float(red[left].mean()) < 64 < 192 < float(red[right].mean())
+    depth = torch.full((HEIGHT, WIDTH), 4.0)
+    depth[:, WIDTH // 2 :] = 1.0
+    nearer = backdrop([StereoView(camera, image)], [depth], 1000).rgb[:, 0].float()
+    assert float(nearer[z < 0].mean()) < 0.6 * float(red[z < 0].mean())
 
 
 def test_masked_pixels_stay_empty():
@@ -114,7 +167,10 @@ def test_masked_pixels_stay_empty():
     depth[12:24] = 0
     mask = torch.ones(HEIGHT, WIDTH, dtype=torch.bool)
     mask[12:20] = False
-    found = complete([replace(view, mask=mask)], [known(depth)], CompletionOptions(margin=0.0))
+    found = complete(
+        [replace(view, mask=mask)], [known(depth)], options=CompletionOptions(margin=0.0, directions=0)
+    )
+    assert len(found.behind) == 0
     assert len(found.inside) == 4 * WIDTH
     assert len(found.beyond) == 0
 
@@ -126,7 +182,7 @@ def test_pictures_go_on_beyond_their_edges_where_no_view_sees():
     image = torch.zeros(HEIGHT, WIDTH, 3)
     image[:, WIDTH // 2 :] = 1
     options = CompletionOptions(coarse=24)  # a point for every other pixel
-    found = complete([StereoView(camera, image)], [known(depth)], options).beyond
+    found = complete([StereoView(camera, image)], [known(depth)], options=options).beyond
     assert len(found) == 4 * (18 * 24) - 18 * 24
     u, v, z = seen_from(camera, found.xyz)
     torch.testing.assert_close(z, torch.full_like(z, 4), rtol=1e-4, atol=0)

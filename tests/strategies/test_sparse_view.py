@@ -13,7 +13,7 @@ from splat.data.sample import write_sample
 from splat.strategies import registry
 from splat.strategies.sparse import SparseView, SparseViewConfig
 from splat.strategies.sparse.strategy import PIECES
-from splat.training.config import load_preset
+from splat.training.config import STEPS, load_preset
 from splat.training.session import Session, assemble, open_dataset
 
 NAMES = tuple(piece.name for piece in PIECES)
@@ -72,7 +72,7 @@ def tensors(session: Session) -> dict[str, torch.Tensor]:
 
 
 def test_every_piece_has_a_switch_and_options_of_its_own():
-    assert {f.name for f in fields(SparseViewConfig)} == set(NAMES)
+    assert {f.name for f in fields(SparseViewConfig)} == {*NAMES, "steps", "most_steps", "gaussians"}
     for piece in PIECES:
         assert isinstance(piece.config_type().on, bool)
 
@@ -152,6 +152,26 @@ def test_needs_are_those_of_the_pieces_in_use():
     assert registry.build(("mcmc", "sparse_view"), {"sparse_view": off()})[1].needs == frozenset()
 
 
+def test_more_views_take_more_steps_and_gaussians(data: Path):
+    """Where the settings name none; the run's own settings name them afterwards."""
+    preset = load_preset("sparse")
+    assert preset.steps is None
+    (view,) = (s for s in registry.build(preset.strategies, preset.options) if s.name == "sparse_view")
+    proposals = [view.proposal(views) for views in (2, 3, 5, 6, 12)]
+    assert [p.steps for p in proposals] == [500, 500, 1389, 2000, 2000]
+    assert [p.max_gaussians for p in proposals] == [20_000, 20_000, 33_333, 40_000, 80_000]
+    config = replace(preset, views=6, eval=True, device="cpu", init=replace(preset.init, source="points"))
+    with open_dataset(data, config) as dataset:
+        session = assemble(config, dataset, registry.build(config.strategies, config.options))
+        assert (session.config.steps, session.trainer.end, session.trainer.ctx.steps) == (2000, 2000, 2000)
+        assert session.config.max_gaussians == session.trainer.ctx.cap == 40_000
+        named = replace(config, steps=7, max_gaussians=50)
+        again = assemble(named, dataset, registry.build(config.strategies, config.options))
+        assert (again.trainer.end, again.trainer.ctx.steps, again.trainer.ctx.cap) == (7, 7, 50)
+        plain = replace(config, strategies=("default",), options={})
+        assert assemble(plain, dataset, registry.build(["default"])).trainer.end == STEPS
+
+
 def test_the_preset_trains_on_three_views(data: Path):
     config = replace(load_preset("sparse"), steps=60, views=3, eval=True, device="cpu")
     with open_dataset(data, config) as dataset:
@@ -160,5 +180,5 @@ def test_the_preset_trains_on_three_views(data: Path):
         session.trainer.run()
         assert len(dataset.train) == 3
         assert any("begins with" in note for note in session.notes)
-        assert 0 < count <= config.max_gaussians
+        assert 0 < count <= session.config.max_gaussians
         assert session.score(0.0).psnr > before

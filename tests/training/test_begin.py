@@ -109,18 +109,24 @@ def test_few_views_begin_with_stereo_and_the_known_points():
 
 
 def test_what_no_two_views_show_is_guessed():
-    """Beyond the pictures and in what one of them shows alone; of an outlined object nothing but its inside."""
+    """Beyond the pictures, in what one of them shows alone and behind everything; of an outlined object nothing but
+    its inside."""
     cameras = ring(3, 10, 96, 72)
     measured, _ = begun(Views(cameras, known()), complete=False)
     points, _ = begun(Views(cameras, known()))
-    guessed = points.xyz[len(measured) :]
+    guessed = points.xyz[len(measured) : -1000]
+    middle = torch.stack([camera.position for camera in cameras]).mean(0)
+    away = (points.xyz - middle).norm(dim=1)
+    assert float(away[-1000:].min()) > float(away[:-1000].max())
     assert torch.equal(points.xyz[: len(measured)], measured.xyz)
     width = DEPTH * 96 / cameras[0].fx  # of a picture on the wall
     assert (guessed[:, 0].abs() > 0.6 * width).sum() > 100
     assert (guessed[:, 2].abs() < 0.1 * DEPTH).float().mean() > 0.9
     few, _ = begun(Views(cameras, known()), most=1000)
     assert len(few) == 1000
-    assert 50 < (few.xyz[:, 0].abs() > 0.6 * width).sum() <= 100  # a tenth of all at most
+    assert 50 < (few.xyz[:-100, 0].abs() > 0.6 * width).sum() <= 100  # a tenth of all at most
+    away = (few.xyz - middle).norm(dim=1)
+    assert float(away[-100:].min()) > float(away[:-100].max())  # another tenth
     ball = balls(cameras, 0.6)
     inside, _ = begun(Views(cameras, known(), silhouettes=ball), "stereo")
     seen = torch.stack([torch.stack(pixels(camera, inside.xyz[len(measured) :])) for camera in cameras])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from torch import Tensor
@@ -21,13 +21,20 @@ from splat.strategies.sparse.smoothness import Smoothness, SmoothnessConfig
 from splat.strategies.sparse.unpool import Unpool, UnpoolConfig
 from splat.training.context import Context
 from splat.training.edits import Edit
-from splat.training.strategy import Further, Strategy
+from splat.training.strategy import Further, Proposal, Strategy
 
 
 @dataclass(frozen=True)
 class SparseViewConfig:
     """Options of the regularisers for few photographs. Times are shares of the run's length."""
 
+    steps: int = 500
+    """Steps of a run on three photographs where the settings name none; they grow with the square of the number of
+    photographs: three are soon learnt by heart."""
+    most_steps: int = 2_000
+    """Steps at most."""
+    gaussians: int = 20_000
+    """Most Gaussians of a run on three photographs where the settings name no number; of others in proportion."""
     sh: ShConfig = field(default_factory=ShConfig)
     dropout: DropoutConfig = field(default_factory=DropoutConfig)
     decay: DecayConfig = field(default_factory=DecayConfig)
@@ -39,6 +46,11 @@ class SparseViewConfig:
     second: SecondConfig = field(default_factory=SecondConfig)
     unpool: UnpoolConfig = field(default_factory=UnpoolConfig)
     floaters: FloatersConfig = field(default_factory=FloatersConfig)
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "most_steps", "gaussians"):
+            if getattr(self, name) < 1:
+                raise UsageError(f"sparse_view: {name} must be at least 1, got {getattr(self, name)}")
 
 
 # In the order in which they transform and edit the scene.
@@ -57,6 +69,9 @@ PIECES: tuple[type[Strategy], ...] = (
 )
 
 
+_VIEWS = 3  # that `steps` and `gaussians` are for
+
+
 class SparseView(Strategy):
     """Hands the hooks that pieces have on to those that are switched on.
 
@@ -70,7 +85,7 @@ class SparseView(Strategy):
 
     def __init__(self, config: SparseViewConfig) -> None:
         super().__init__(config)
-        options = {f.name: getattr(config, f.name) for f in fields(config)}
+        options = {piece.name: getattr(config, piece.name) for piece in PIECES}
         self.pieces = [piece(options[piece.name]) for piece in PIECES if options[piece.name].on]
         self.needs = frozenset().union(*(piece.needs for piece in self.pieces))
         # Where no piece changes what is drawn, the fused step stays.
@@ -79,6 +94,10 @@ class SparseView(Strategy):
     @property
     def draws_further(self) -> bool:
         return any(piece.draws_further for piece in self.pieces)
+
+    def proposal(self, views: int) -> Proposal:
+        c, more = self.config, max(views, _VIEWS) / _VIEWS
+        return Proposal(min(c.most_steps, round(c.steps * more**2)), round(c.gaussians * more))
 
     def setup(self, ctx: Context) -> None:
         for flag in ("poses", "exposure"):
