@@ -28,6 +28,7 @@ SURFACE = {
 HOOKS = {
     "forecast": ["count", "cap", "taken", "steps"],
     "setup": ["ctx"],
+    "proposal": ["views"],
     "renders": ["ctx"],
     "transform": ["gaussians", "ctx"],
     "features": ["gaussians", "ctx"],
