@@ -7,7 +7,8 @@ finds are compared with those of the dataset after the best similarity (Umeyama 
 are first made that many pixels long (which the timing of 50 photographs at 1000 pixels needs). With --train the result
 and the dataset are both trained with the preset cpu for so many steps, with each of the --seeds, and scored on the same
 held-out photographs, pixel by pixel. Stages and runs that --work holds from an earlier call are kept; their times are
-those of that call. Rows that --out holds already stay, unless they are measured again.
+those of that call. Rows that --out holds already stay, unless they are measured again. --without leaves photographs
+out of both trainings, where one of the models has them in the wrong place.
 """
 
 from __future__ import annotations
@@ -16,21 +17,21 @@ import argparse
 import json
 import sys
 import tempfile
-from dataclasses import replace
+from collections import Counter
 from pathlib import Path
-from statistics import mean
 from typing import Any
 
+import pycolmap
 import torch
-from common_pixels import held_out, score
 from PIL import Image
+from process_training import report, train_both
 from train import machine
 
 from splat.cli.process import Console
 from splat.core import Camera
 from splat.data import read_scene
 from splat.data.images import list_images
-from splat.data.sfm import ProcessOptions, process
+from splat.data.sfm import ProcessOptions, evidence, process
 from splat.training.align import similarity
 
 
@@ -80,47 +81,19 @@ def cameras(data: Path) -> dict[str, Camera]:
     return {Path(frame.name).name: frame.camera for frame in read_scene(data).frames}
 
 
-def trained(data: Path, args: argparse.Namespace, seed: int, run: Path) -> Path:
-    """The run's exported scene; a finished run is kept."""
-    from splat.strategies import registry
-    from splat.training.config import load_preset
-    from splat.training.run import train
-
-    scene = run / "exports" / "point_cloud.ply"
-    if not scene.exists():
-        config = replace(load_preset("cpu"), steps=args.train, downscale=args.downscale, eval=True, seed=seed)
-        scene = train(config, data, run, strategies=registry.build(config.strategies, config.options)).scene
-    return scene
-
-
-def train_both(found: Path, given: Path, args: argparse.Namespace, work: Path) -> dict[str, Any]:
-    """Runs on the poses found and on the given ones, each seed of one beside the same seed of the other.
-
-    `psnr`, `ssim` and `per_image` are over the pixels of the photographs that both show (common_pixels.py), `own_psnr`
-    as each run scores itself.
-    """
-    row: dict[str, Any] = {"steps": args.train, "downscale": args.downscale, "processed": [], "given": []}
-    for seed in args.seeds:
-        scenes = {}
-        for name, data in {"processed": found, "given": given}.items():
-            run = work / "runs" / f"{found.name}-{name}-{args.downscale:g}-{args.train}-{seed}"
-            scenes[name] = trained(data, args, seed, run)
-        views = [
-            held_out(scenes["processed"], found, args.downscale),
-            held_out(scenes["given"], given, args.downscale),
-        ]
-        # Which photographs are held out follows from the names of those that have poses.
-        assert views[0].keys() == views[1].keys(), f"different photographs are held out: {views}"
-        for (name, scene), scores in zip(scenes.items(), score(views), strict=True):
-            own = json.loads((scene.parents[1] / "stats" / f"eval_{args.train}.json").read_text())["psnr"]
-            psnr, ssim = (mean(values) for values in zip(*scores.values(), strict=True))
-            images = {image: value for image, (value, _) in scores.items()}
-            row[name].append({"seed": seed, "psnr": psnr, "ssim": ssim, "own_psnr": own, "per_image": images})
-            print(
-                f"{given.name} /{args.downscale:g}, seed {seed}, {name}: {psnr:.2f} dB, SSIM {ssim:.4f}",
-                flush=True,
-            )
-    return row
+def explained(data: Path, database: Path) -> dict[str, Any]:
+    """Share of the matches found that the model of `data` explains (data/sfm/evidence.py): of all, and of those of each
+    photograph."""
+    fits: Counter[str] = Counter()
+    every: Counter[str] = Counter()
+    for names, (fit, count) in evidence.by_pair(
+        pycolmap.Reconstruction(data / "sparse" / "0"), database
+    ).items():
+        for name in names:
+            fits[name] += fit
+            every[name] += count
+    share = sum(fits.values()) / sum(every.values())
+    return {"all": share, "of": {name: fits[name] / every[name] for name in sorted(every)}}
 
 
 def measure(data: Path, args: argparse.Namespace, work: Path) -> dict[str, Any]:
@@ -135,21 +108,12 @@ def measure(data: Path, args: argparse.Namespace, work: Path) -> dict[str, Any]:
     row["against"] = {"model": compare(folder, data)}
     if (data / "transforms.json").is_file():
         row["against"]["transforms.json"] = compare(folder, data / "transforms.json")
+    if (data / "sparse" / "0").is_dir() and args.resize is None:
+        models = {"processed": folder, "given": data}
+        row["explained"] = {n: explained(d, folder / "process" / "database.db") for n, d in models.items()}
     if args.train:
         row["trained"] = train_both(folder, data, args, work)
     return row
-
-
-def print_trained(trained: dict[str, Any]) -> None:
-    for what in ("processed", "given"):
-        runs = trained[what]
-        each = ", ".join(f"{run['psnr']:.2f}" for run in runs)
-        print(f"  {trained['steps']} steps at /{trained['downscale']:g} on the {what} poses: ", end="")
-        print(
-            f"{mean(run['psnr'] for run in runs):.2f} dB ({each}), SSIM {mean(run['ssim'] for run in runs):.4f}"
-        )
-        for image in runs[0]["per_image"]:
-            print(f"    {image} {mean(run['per_image'][image] for run in runs):.2f} dB")
 
 
 def main() -> None:
@@ -162,6 +126,9 @@ def main() -> None:
     parser.add_argument("--train", type=int, default=0, metavar="STEPS")
     parser.add_argument("--seeds", type=int, nargs="+", default=[42])
     parser.add_argument("--downscale", type=float, default=4.0)
+    parser.add_argument(
+        "--without", nargs="+", default=[], metavar="NAME", help="photographs to train without"
+    )
     parser.add_argument("--work", type=Path, help="keep the datasets here; by default they are temporary")
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
@@ -179,10 +146,18 @@ def main() -> None:
                 f"{100 * off['position_max']:.3f} %), rotations {off['rotation_mean']:.3f} degrees (largest "
                 f"{off['rotation_max']:.3f})"
             )
-        if "trained" in row:
-            print_trained(row["trained"])
+        for what, shares in row.get("explained", {}).items():
+            least = ", ".join(
+                f"{name} {100 * share:.0f} %"
+                for name, share in sorted(shares["of"].items(), key=lambda item: item[1])[:6]
+            )
+            print(f"  matches that the {what} model explains: {100 * shares['all']:.1f} %; least of {least}")
+        report(row.get("trained", {}))
     if args.out:
         before = json.loads(args.out.read_text())["rows"] if args.out.exists() else {}
+        for name, row in rows.items():
+            if trained := {**before.get(name, {}).get("trained", {}), **row.get("trained", {})}:
+                row["trained"] = trained
         document = {"machine": machine(), "rows": {**before, **rows}}
         args.out.write_text(json.dumps(document, indent=1) + "\n")
 

@@ -18,33 +18,42 @@ _WRONG = 0.1  # of verified matches, at most: right models of photographs contra
 
 
 def agreement(model: Any, database: Path) -> tuple[int, int]:
-    """(explained, contradicted): matches of verified pairs with both photographs in the model whose Sampson error under
-    the model's relative pose is at most 4 pixels, and the other ones."""
+    """(explained, contradicted): matches of verified pairs with both photographs in the model."""
+    counts = list(by_pair(model, database).values())
+    explained = sum(count for count, _ in counts)
+    return explained, sum(total for _, total in counts) - explained
+
+
+def by_pair(model: Any, database: Path) -> dict[tuple[str, str], tuple[int, int]]:
+    """{names of two photographs in the model: (explained, all)} matches of the pairs that the database has verified.
+
+    Explained are those whose Sampson error under the model's relative pose is at most 4 pixels.
+    """
     import pycolmap
 
-    posed = set(model.reg_image_ids())
-    rays: dict[int, np.ndarray] = {}
-    explained = contradicted = 0
+    posed = {model.image(identity).name: model.image(identity) for identity in model.reg_image_ids()}
+    counts = {}
+    rays: dict[str, np.ndarray] = {}
     store = pycolmap.Database.open(database)
     try:
+        names = {image.image_id: image.name for image in store.read_all_images()}
         for pair, geometry in zip(*store.read_two_view_geometries(), strict=True):
             matches = np.asarray(geometry.inlier_matches)
-            pictures = [model.image(i) for i in pycolmap.pair_id_to_image_pair(pair) if i in posed]
-            if len(pictures) < 2 or not len(matches):
+            ids = pycolmap.pair_id_to_image_pair(pair)
+            a, b = (names[identity] for identity in ids)
+            if a not in posed or b not in posed or not len(matches):
                 continue
-            for image in pictures:
-                if image.image_id not in rays:
-                    keypoints = store.read_keypoints(image.image_id)[:, :2].astype(np.float64)
-                    tangents = np.asarray(model.camera(image.camera_id).cam_from_img(keypoints))
-                    rays[image.image_id] = np.insert(tangents.reshape(-1, 2), 2, 1.0, axis=1)
-            first, second = (rays[i.image_id][matches[:, n]] for n, i in enumerate(pictures))
-            focal = np.mean([model.camera(image.camera_id).mean_focal_length() for image in pictures])
-            error = focal * np.sqrt(_sampson(_essential(*pictures), first, second))
-            fits = int((error <= _MAX_ERROR).sum())
-            explained, contradicted = explained + fits, contradicted + len(matches) - fits
+            for identity, name in zip(ids, (a, b), strict=True):
+                if name not in rays:
+                    keypoints = store.read_keypoints(identity)[:, :2].astype(np.float64)
+                    tangents = np.asarray(model.camera(posed[name].camera_id).cam_from_img(keypoints))
+                    rays[name] = np.insert(tangents.reshape(-1, 2), 2, 1.0, axis=1)
+            focal = np.mean([model.camera(posed[name].camera_id).mean_focal_length() for name in (a, b)])
+            squared = _sampson(_essential(posed[a], posed[b]), rays[a][matches[:, 0]], rays[b][matches[:, 1]])
+            counts[a, b] = int((focal * np.sqrt(squared) <= _MAX_ERROR).sum()), len(matches)
     finally:
         store.close()
-    return explained, contradicted
+    return counts
 
 
 def worth(explained: int, contradicted: int) -> float:
