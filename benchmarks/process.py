@@ -21,7 +21,6 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-import pycolmap
 import torch
 from PIL import Image
 from process_training import report, train_both
@@ -84,6 +83,8 @@ def cameras(data: Path) -> dict[str, Camera]:
 def explained(data: Path, database: Path) -> dict[str, Any]:
     """Share of the matches found that the model of `data` explains (data/sfm/evidence.py): of all, and of those of each
     photograph."""
+    import pycolmap  # after Pillow, whose PNG encoder aborts with pycolmap's zlib
+
     fits: Counter[str] = Counter()
     every: Counter[str] = Counter()
     for names, (fit, count) in evidence.by_pair(

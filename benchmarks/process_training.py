@@ -9,7 +9,6 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-import pycolmap
 from common_pixels import held_out, score
 
 from splat.strategies import registry
@@ -60,6 +59,8 @@ def _trained(data: Path, args: argparse.Namespace, seed: int, run: Path) -> Path
 
 def _part(data: Path, without: list[str], folder: Path) -> Path:
     """A dataset of the same photographs and model, in which some photographs have no pose."""
+    import pycolmap
+
     model = pycolmap.Reconstruction(data / "sparse" / "0")
     for identity in sorted(model.reg_image_ids()):
         image = model.image(identity)
