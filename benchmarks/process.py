@@ -97,6 +97,22 @@ def explained(data: Path, database: Path) -> dict[str, Any]:
     return {"all": share, "of": {name: fits[name] / every[name] for name in sorted(every)}}
 
 
+def without(names: list[str], data: Path, folder: Path) -> Path:
+    """A dataset, in `folder`, of the same photographs and model, in which the photographs `names` have no pose."""
+    import pycolmap
+
+    model = pycolmap.Reconstruction(data / "sparse" / "0")
+    for identity in sorted(model.reg_image_ids()):
+        image = model.image(identity)
+        if Path(image.name).name in names:
+            model.deregister_frame(image.frame_id)
+    (folder / "sparse" / "0").mkdir(parents=True, exist_ok=True)
+    model.write_binary(folder / "sparse" / "0")
+    if not (folder / "images").exists():
+        (folder / "images").symlink_to((data / "images").resolve())
+    return folder
+
+
 def measure(data: Path, args: argparse.Namespace, work: Path) -> dict[str, Any]:
     folder = work / f"{data.name}{f'-{args.resize}px' if args.resize else ''}-processed"
     options = ProcessOptions(threads=args.threads)
@@ -112,8 +128,16 @@ def measure(data: Path, args: argparse.Namespace, work: Path) -> dict[str, Any]:
     if (data / "sparse" / "0").is_dir() and args.resize is None:
         models = {"processed": folder, "given": data}
         row["explained"] = {n: explained(d, folder / "process" / "database.db") for n, d in models.items()}
+    datasets, part = {"processed": folder, "given": data}, ""
+    runs = work / "runs" / f"{data.name}-{args.downscale:g}-{args.train}"
+    if args.without:
+        part, runs = f" without {', '.join(args.without)}", runs / "-".join(args.without)
+        datasets = {
+            name: without(args.without, each, runs / f"{name}-data") for name, each in datasets.items()
+        }
+        row["against"][f"model{part}"] = compare(datasets["processed"], datasets["given"])
     if args.train:
-        row["trained"] = train_both(folder, data, args, work)
+        row["trained"] = train_both(datasets, f"/{args.downscale:g}{part}", runs, args)
     return row
 
 
@@ -157,6 +181,7 @@ def main() -> None:
     if args.out:
         before = json.loads(args.out.read_text())["rows"] if args.out.exists() else {}
         for name, row in rows.items():
+            row["against"] = {**before.get(name, {}).get("against", {}), **row["against"]}
             if trained := {**before.get(name, {}).get("trained", {}), **row.get("trained", {})}:
                 row["trained"] = trained
         document = {"machine": machine(), "rows": {**before, **rows}}

@@ -16,19 +16,19 @@ from splat.training.config import load_preset
 from splat.training.run import train
 
 
-def train_both(found: Path, given: Path, args: argparse.Namespace, work: Path) -> dict[str, Any]:
-    """Runs on the poses found and on the given ones, each seed of one beside the same seed of the other.
+def train_both(
+    datasets: dict[str, Path], setting: str, runs: Path, args: argparse.Namespace
+) -> dict[str, Any]:
+    """Runs on the `datasets` processed and given, each seed of one beside the same seed of the other.
+
+    Args:
+        setting: what the row is called.
+        runs: where finished runs are kept, in a folder of their own.
 
     Returns:
         {setting: {steps, processed, given: [{seed, psnr, ssim, per_image, own_psnr}]}}; the first three over the pixels
         of the photographs that both show (common_pixels.py), own_psnr as each run scores itself.
     """
-    setting, runs = f"/{args.downscale:g}", work / "runs" / f"{given.name}-{args.downscale:g}-{args.train}"
-    if args.without:
-        setting, runs = f"{setting} without {', '.join(args.without)}", runs / "-".join(args.without)
-    datasets = {"processed": found, "given": given}
-    if args.without:
-        datasets = {name: _part(data, args.without, runs / f"{name}-data") for name, data in datasets.items()}
     row: dict[str, Any] = {"steps": args.train, "processed": [], "given": []}
     for seed in args.seeds:
         scenes = {
@@ -44,7 +44,7 @@ def train_both(found: Path, given: Path, args: argparse.Namespace, work: Path) -
             psnr, ssim = (mean(values) for values in zip(*scores.values(), strict=True))
             images = {image: value for image, (value, _) in scores.items()}
             row[name].append({"seed": seed, "psnr": psnr, "ssim": ssim, "per_image": images, "own_psnr": own})
-            print(f"{given.name} {setting}, seed {seed}, {name}: {psnr:.2f} dB, SSIM {ssim:.4f}", flush=True)
+            print(f"{setting}, seed {seed}, {name}: {psnr:.2f} dB, SSIM {ssim:.4f}", flush=True)
     return {setting: row}
 
 
@@ -55,22 +55,6 @@ def _trained(data: Path, args: argparse.Namespace, seed: int, run: Path) -> Path
         config = replace(load_preset("cpu"), steps=args.train, downscale=args.downscale, eval=True, seed=seed)
         scene = train(config, data, run, strategies=registry.build(config.strategies, config.options)).scene
     return scene
-
-
-def _part(data: Path, without: list[str], folder: Path) -> Path:
-    """A dataset of the same photographs and model, in which some photographs have no pose."""
-    import pycolmap
-
-    model = pycolmap.Reconstruction(data / "sparse" / "0")
-    for identity in sorted(model.reg_image_ids()):
-        image = model.image(identity)
-        if Path(image.name).name in without:
-            model.deregister_frame(image.frame_id)
-    (folder / "sparse" / "0").mkdir(parents=True, exist_ok=True)
-    model.write_binary(folder / "sparse" / "0")
-    if not (folder / "images").exists():
-        (folder / "images").symlink_to((data / "images").resolve())
-    return folder
 
 
 def report(trained: dict[str, Any]) -> None:
