@@ -11,7 +11,6 @@ from splat.core import UsageError
 from splat.strategies import registry
 from splat.training import schema
 from splat.training.config import TrainConfig, load_file, load_preset, preset_names, to_yaml
-from splat.training.optim import Rates
 
 
 def written(folder: Path, text: str) -> Path:
@@ -53,7 +52,7 @@ def test_a_file_goes_over_the_preset_and_merges_options(tmp_path: Path) -> None:
     config = load_file(path, base)
     assert config.preset == "cpu"
     assert config.steps == 9
-    assert config.rates == Rates(sh0=1e-3)
+    assert config.rates == replace(base.rates, sh0=1e-3)
     assert config.max_gaussians == base.max_gaussians
     assert config.options == {"mcmc": {"noise": 1.0, "growth": 1.2}, "other": {"x": 1}}
 
