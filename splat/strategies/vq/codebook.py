@@ -57,19 +57,14 @@ class Codebook:
 
     def update(self, points: Tensor, labels: Tensor, weight: Tensor) -> Tensor:
         """Move the centroids to their members, count the bits and drop unused words; the new labels."""
-        used = torch.bincount(labels, minlength=len(self.centroids)) > 0
-        used[0] |= self.optional
-        labels = (used.cumsum(0) - 1)[labels]
-        self.centroids = self.centroids[used]
+        self.centroids, labels = used(self.centroids, labels, keep=int(self.optional))
         self._count(labels)
         self.move(points, labels, weight)
         return labels
 
     def move(self, points: Tensor, labels: Tensor, weight: Tensor) -> None:
         """Move the centroids to their members, at the assignments as they are."""
-        sums, mass = accumulate(points.contiguous(), labels, len(self.centroids), weight.contiguous())
-        means = (sums / mass.clamp(min=1e-300)[:, None]).float()
-        self.centroids = torch.where((mass > 0)[:, None], means, self.centroids)
+        self.centroids = followed(self.centroids, points, labels, weight)
         self.settle()
 
     def settle(self) -> None:
@@ -93,6 +88,20 @@ class Codebook:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.centroids, self.bits, self.own = state["centroids"], state["bits"], state["own"]
         self.settle()
+
+
+def used(centroids: Tensor, labels: Tensor, keep: int = 0) -> tuple[Tensor, Tensor]:
+    """The centroids [K, ...] that have members, and the first `keep` in any case; the labels as they number these."""
+    stays = torch.bincount(labels.flatten(), minlength=len(centroids)) > 0
+    stays[:keep] = True
+    return centroids[stays], (stays.cumsum(0) - 1)[labels]
+
+
+def followed(centroids: Tensor, points: Tensor, labels: Tensor, weight: Tensor) -> Tensor:
+    """[K, D] the means of the members, [N, D] points of these labels and weights; centroids without members stay."""
+    sums, mass = accumulate(points.contiguous(), labels, len(centroids), weight.contiguous())
+    means = (sums / mass.clamp(min=1e-300)[:, None]).float()
+    return torch.where((mass > 0)[:, None], means, centroids)
 
 
 def cheapest(points: Tensor, centroids: Tensor, bits: Tensor, price: Tensor) -> Tensor:

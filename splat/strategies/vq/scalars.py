@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from splat.codecs.quantize import accumulate, scalar_codebook
+from splat.codecs.quantize import scalar_codebook
 from splat.codecs.sog_quantize import written
-from splat.strategies.vq.codebook import cheapest
+from splat.strategies.vq.codebook import cheapest, followed, used
 
 _OWN = 64.0  # bits of a value in meta.json, about
 
@@ -46,9 +46,7 @@ class Scalars:
 
     def update(self, points: Tensor, labels: Tensor, weight: Tensor) -> Tensor:
         """Move the centroids to their members, count the bits and drop unused values; the new labels."""
-        used = torch.bincount(labels.flatten(), minlength=len(self.centroids)) > 0
-        labels = (used.cumsum(0) - 1)[labels]
-        self.centroids = self.centroids[used]
+        self.centroids, labels = used(self.centroids, labels)
         self._count(labels)
         self.move(points, labels, weight)
         return labels
@@ -56,11 +54,8 @@ class Scalars:
     def move(self, points: Tensor, labels: Tensor, weight: Tensor) -> None:
         """Move the centroids to their members, at the assignments as they are."""
         wide = weight[:, None].expand_as(points).reshape(-1)
-        sums, mass = accumulate(
-            points.reshape(-1, 1).contiguous(), labels.flatten(), len(self.centroids), wide
-        )
-        means = (sums[:, 0] / mass.clamp(min=1e-300)).float()
-        self.centroids = written(torch.where(mass > 0, means, self.centroids))
+        means = followed(self.centroids[:, None], points.reshape(-1, 1), labels.flatten(), wide)
+        self.centroids = written(means[:, 0])
 
     def cost(self, labels: Tensor) -> Tensor:
         """[N] bits of the labels [N, C]."""

@@ -23,6 +23,9 @@ LABELS = "vq_labels"
 MEASURED = "vq_measured"
 _TETHERED = ("quats", "log_scales", "logit_opacities", "sh")
 _SLOWED = ("quats", "log_scales", "logit_opacities", "sh0", "shN")
+# Times their own rate, at which view-dependent colours learn once they are quantized: theirs is made for whole runs,
+# and carries none of them far enough in what is left of one to make up for its codeword.
+_LIVELY = 15.0
 _REACH = 2.0  # of the root mean square distance from a value to its word
 _MOVE = 10  # steps between two moves of the codewords
 _MEASURE = 10  # steps between two measurements of the squared error, and of what changes cost
@@ -186,11 +189,13 @@ class Vq(Strategy):
         self._stale = stale
 
     def _slow(self, ctx: Context) -> None:
-        """Lower this step's rates of what is quantized, from 1 at the start to `final_rate` at the end."""
+        """This step's rates of what is quantized: they fall from 1 at the start to `final_rate` at the end, of what
+        they are in other runs; view-dependent colours learn faster."""
         start = self.config.start * ctx.steps
         factor = self.config.final_rate ** min(1.0, (ctx.step - start) / max(1.0, ctx.steps - start))
         for name in _SLOWED:
             ctx.rates[name] *= factor
+        ctx.rates["shN"] *= _LIVELY
 
     def _labels(self, ctx: Context) -> Tensor:
         return ctx.edits.state[LABELS]
