@@ -149,12 +149,13 @@ class TestRotations:
     def test_parts_come_back_and_damage_is_refused(self) -> None:
         quats, chosen = self.some(400)
         labels = encode_rotations(quats, chosen)
-        parts = to_parts(labels, chosen)
-        assert from_parts(parts, chosen).equal(labels)
+        cells = np.random.default_rng(0).integers(0, 1 << 10, (400, 3))
+        parts = to_parts(labels, chosen, cells)
+        assert from_parts(parts, chosen, cells).equal(labels)
         full = next(i for i, part in enumerate(parts) if len(part) > 4)
         for broken in (b"", b"\7" + parts[full][1:], parts[full][:3]):
             with pytest.raises(ValueError, match=r"damaged|cut short"):
-                from_parts([*parts[:full], broken, *parts[full + 1 :]], chosen)
+                from_parts([*parts[:full], broken, *parts[full + 1 :]], chosen, cells)
 
 
 class TestBasis:
@@ -196,7 +197,7 @@ def test_what_is_read_is_what_was_quantized(tmp_path: Path, degree: int) -> None
     order = torch.from_numpy(container.to_bytes(quantize(whole, options), {})[1])
     assert max(differences(expected.select(order), found).values()) == 0
     assert found.antialiased == whole.antialiased
-    assert about == {"format": ".vq", "version": "2", "notes": [], **metadata}
+    assert about == {"format": ".vq", "version": "3", "notes": [], **metadata}
     limits = container.max_error(whole, options)
     assert all(value <= limits[name] for name, value in differences(whole.select(order), found).items())
     # Cells are a quarter of the mean scale of the codeword: half a cell, and a little of the codeword's own.
@@ -265,7 +266,7 @@ def test_damage_is_refused(tmp_path: Path) -> None:
         (whole[:9], "not a vq file"),
         (whole[:-1], "checksum"),
         (whole[:100] + bytes([whole[100] ^ 1]) + whole[101:], "checksum"),
-        (whole[:7] + b"\3" + whole[8:], "version 3 of the format; this reader knows 2"),
+        (whole[:7] + b"\2" + whole[8:], "version 2 of the format; this reader knows 3"),
         (reset(whole[:-1]), "cut short"),
         (reset(whole + b"\0\0\1"), "3 bytes follow the end"),
         (reset(whole[:after] + b"\7" + whole[after + 1 :]), "out of range"),

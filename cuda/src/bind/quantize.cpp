@@ -6,6 +6,7 @@
 
 #include "bind.h"
 #include "quantize.h"
+#include "mixing.h"
 #include "rans.h"
 
 namespace splat::bind {
@@ -77,6 +78,39 @@ bool rans_decode(Array<const uint8_t> data, Array<const uint32_t> starts, Array<
                             symbols.data(), static_cast<int64_t>(symbols.shape(0)));
 }
 
+cpu::Known known(const Array<const int32_t>& near, const Array<const int32_t>& side, int32_t size) {
+    const cpu::Known all{near.data(), side.data(), static_cast<int64_t>(near.shape(0)), size};
+    if (near.ndim() != 2 || near.shape(1) != cpu::kMixingNear || side.ndim() != 2 ||
+        side.shape(1) != cpu::kMixingSide || side.shape(0) != near.shape(0) || size < 1 || size > 1 << 20 ||
+        !cpu::mixing_fits(all))
+        throw nb::value_error("near or side do not fit the symbols");
+    return all;
+}
+
+nb::bytes mixing_encode(Array<const int32_t> symbols, int32_t size, Array<const int32_t> near,
+                        Array<const int32_t> side) {
+    const cpu::Known all = known(near, side, size);
+    if (static_cast<int64_t>(symbols.shape(0)) != all.count) throw nb::value_error("near or side do not fit the symbols");
+    std::vector<uint8_t> bytes;
+    {
+        nb::gil_scoped_release released;
+        bytes = cpu::mixing_encode(symbols.data(), all);
+    }
+    return nb::bytes(bytes.data(), bytes.size());
+}
+
+bool mixing_decode(Array<const uint8_t> data, int32_t size, Array<const int32_t> near, Array<const int32_t> side,
+                   Array<int32_t> symbols) {
+    const cpu::Known all = known(near, side, size);
+    if (static_cast<int64_t>(symbols.shape(0)) != all.count) throw nb::value_error("near or side do not fit the symbols");
+    nb::gil_scoped_release released;
+    return cpu::mixing_decode(data.data(), static_cast<int64_t>(data.shape(0)), all, symbols.data());
+}
+
+void nearest_before(Array<const int32_t> cells, Array<int32_t> near) {
+    cpu::nearest_before(cells.data(), static_cast<int64_t>(cells.shape(0)), near.data());
+}
+
 }  // namespace
 
 void quantize(nb::module_& m) {
@@ -113,9 +147,21 @@ void quantize(nb::module_& m) {
     m.def("rans_decode", &rans_decode, nb::arg("data").noconvert(), nb::arg("starts").noconvert(),
           nb::arg("symbols").noconvert(), nb::call_guard<nb::gil_scoped_release>(),
           "Fills symbols; false where data cannot come from rans_encode.");
+    m.def("mixing_encode", &mixing_encode, nb::arg("symbols").noconvert(), "size"_a, nb::arg("near").noconvert(),
+          nb::arg("side").noconvert(),
+          "Bytes for int32 symbols [N] below size by those near [N, MIXING_NEAR], places before each or -1, and the "
+          "numbers side [N, MIXING_SIDE].");
+    m.def("mixing_decode", &mixing_decode, nb::arg("data").noconvert(), "size"_a, nb::arg("near").noconvert(),
+          nb::arg("side").noconvert(), nb::arg("symbols").noconvert(),
+          "Fills symbols; false where data cannot come from mixing_encode.");
+    m.def("nearest_before", &nearest_before, nb::arg("cells").noconvert(), nb::arg("near").noconvert(),
+          nb::call_guard<nb::gil_scoped_release>(),
+          "Fills near [N, MIXING_NEAR] with the nearest among the 128 cells [N, 3] before each, -1 where there are none.");
 
     nb::module_ c = nb::cast<nb::module_>(m.attr("constants"));
     c.attr("RANS_BITS") = cpu::kRansBits;
+    c.attr("MIXING_NEAR") = cpu::kMixingNear;
+    c.attr("MIXING_SIDE") = cpu::kMixingSide;
 }
 
 }  // namespace splat::bind

@@ -8,6 +8,8 @@ codebook = even_codebook(values, 256, step=0.01)          # for values that are 
 data = range_encode(labels, counts); range_decode(data, counts, n)
 data = encode_indices(labels, 4096); decode_indices(data, 4096, n)   # the counts go with them
 data = encode_integers(differences); decode_integers(data, n)
+data = mixing_encode(labels, 4096, near, side); mixing_decode(data, 4096, n, near, side)   # by their neighbours'
+near = nearest_before(cells); order = tree_order(centroids, counts)   # for mixing_encode
 order = morton_order(means)
 """
 
@@ -21,6 +23,13 @@ from splat.codecs.quantize.entropy import (
     range_decode,
     range_encode,
 )
+from splat.codecs.quantize.mixing import (
+    first_digits,
+    mixing_decode,
+    mixing_encode,
+    nearest_before,
+    tree_order,
+)
 from splat.codecs.quantize.order import morton_codes, morton_order
 from splat.codecs.quantize.scalar import even_codebook, nearest_scalar, scalar_codebook
 
@@ -33,9 +42,13 @@ __all__ = [
     "encode_indices",
     "encode_integers",
     "even_codebook",
+    "first_digits",
     "kmeans",
+    "mixing_decode",
+    "mixing_encode",
     "morton_codes",
     "morton_order",
+    "nearest_before",
     "nearest_scalar",
     "product_decode",
     "product_kmeans",
@@ -44,4 +57,5 @@ __all__ = [
     "residual_decode",
     "residual_kmeans",
     "scalar_codebook",
+    "tree_order",
 ]

@@ -68,10 +68,14 @@ def encode_mixed(cells: _Integers, depth: _Integers, base: int) -> tuple[int, by
         cells: [N, 3], each at its own depth.
         depth: [N].
     """
-    shift = (depth - base)[:, None]
-    there = np.where(shift >= 0, cells >> np.maximum(shift, 0), cells << np.maximum(-shift, 0))
-    coded, order = encode_cells(there, base)
+    coded, order = encode_cells(at_depth(cells, depth, base), base)
     return 8 * len(coded) + 3 * int(np.maximum(depth - base, 0).sum()), coded, order
+
+
+def at_depth(cells: _Integers, depth: _Integers, base: int) -> _Integers:
+    """[N, 3] the cells of that depth around each, or the first of those in it; each is given at its own depth [N]."""
+    shift = (depth - base)[:, None]
+    return np.where(shift >= 0, cells >> np.maximum(shift, 0), cells << np.maximum(-shift, 0))
 
 
 def decode_cells(data: bytes, depth: int, n: int) -> _Integers:

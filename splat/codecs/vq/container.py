@@ -16,20 +16,28 @@ from torch import Tensor
 from splat.codecs import heads
 from splat.codecs.bounded import allowance
 from splat.codecs.format import Decoded, Format, Metadata, differences
-from splat.codecs.quantize import decode_indices, encode_indices
+from splat.codecs.quantize import nearest_before
 from splat.codecs.vq import heads as vq_heads
 from splat.codecs.vq.basis import PARTS as VIEWS
 from splat.codecs.vq.basis import Basis, kept
-from splat.codecs.vq.cells import LARGEST_DEPTH, decode_cells, encode_mixed, pack, unpack
+from splat.codecs.vq.cells import LARGEST_DEPTH, at_depth, decode_cells, encode_mixed, pack, unpack
+from splat.codecs.vq.coding import (
+    decode_book,
+    decode_labels,
+    decode_levels,
+    encode_book,
+    encode_labels,
+    encode_levels,
+)
 from splat.codecs.vq.quantizer import VqOptions, quantize
-from splat.codecs.vq.scene import LARGEST_BOOK, Book, Quantized, widths
+from splat.codecs.vq.scene import Quantized, widths
 from splat.codecs.vq.turns import LARGEST_SWING, LARGEST_TWIST, PARTS, from_parts, to_parts
 from splat.core import DataError, Gaussians
 from splat.core.files import replacing
 from splat.core.sh import coefficients
 
 MAGIC = b"SPLATVQ"
-VERSION = 2
+VERSION = 3
 # antialiased, degree, depth of the coded cells, number of Gaussians, origin, edge of the cube
 _HEADER = struct.Struct("<BBBI3dd")
 # Of the words of the scale: largest depth of the cells, and largest swing, twist and axis of the rotations.
@@ -75,18 +83,15 @@ def to_bytes(scene: Quantized, metadata: Metadata) -> tuple[bytes, np.ndarray]:
     parts = [header, json.dumps(about, sort_keys=True, separators=(",", ":")).encode() if about else b""]
     basis = torch.cat([scene.basis.constant[None], scene.basis.synthesis])
     parts.append(basis.numpy().astype("<f4").tobytes())
+    coarse = at_depth(cells, depth, base)[order]
+    labels = {name: found[order] for name, found in scene.labels.items()}
+    sizes = {name: len(book.words) + (name in VIEWS) for name, book in scene.books.items()}
+    coded_labels = encode_labels(labels, sizes, nearest_before(coarse))
     for name, book in scene.books.items():
-        size = len(book.words) + (name in VIEWS)
-        table = torch.stack([book.low, book.step]).numpy().astype("<f4").tobytes()
-        parts.append(struct.pack("<I", len(book.words)) + table + book.words.numpy().tobytes())
-        parts.append(encode_indices(scene.labels[name].numpy()[order], size) if len(scene) else b"")
-    levels = torch.cat([scene.depths[:, None], scene.turns], 1).T.numpy()
-    parts += [
-        encode_indices(level, most + 1) if level.size else b""
-        for level, most in zip(levels, _LEVELS, strict=True)
-    ]
-    turns = scene.turns[scene.labels["scale"]][order] if len(scene) else scene.turns[:0]
-    parts += to_parts(scene.labels["rotation"][order], turns)
+        parts += [encode_book(book), coded_labels[name]]
+    levels = torch.cat([scene.depths[:, None], scene.turns], 1).T
+    parts += [encode_levels(level, most) for level, most in zip(levels, _LEVELS, strict=True)]
+    parts += to_parts(labels["rotation"], scene.turns[labels["scale"]], coarse)
     parts.append(coded)
     extra = np.maximum(depth - base, 0)[order]
     low = cells[order] & ((1 << extra) - 1)[:, None]
@@ -137,23 +142,24 @@ def from_bytes(data: bytes) -> tuple[Quantized, Metadata]:
     if _memory(count, degree) > allowance(len(body)):
         raise ValueError(f"{count} Gaussians do not fit into {len(body)} bytes")
     metadata = _about(reader.part())
-    books, labels = {}, {}
     basis = _basis(reader.part(), degree)
+    books, sizes, coded_labels = {}, {}, {}
     for name, width in widths(degree).items():
-        books[name] = _book(reader.part(), width)
-        coded = reader.part()
-        words = len(books[name].words) + (name in VIEWS)
-        if count and not words:
+        books[name] = decode_book(reader.part(), width, count)
+        coded_labels[name] = reader.part()
+        sizes[name] = len(books[name].words) + (name in VIEWS)
+        if count and not sizes[name]:
             raise ValueError(f"the codebook of {name} is empty")
-        labels[name] = decode_indices(coded, words, count) if count else torch.zeros(0, dtype=torch.int64)
     kinds = len(books["scale"].words)
-    levels = torch.stack([_levels(reader.part(), most, kinds) for most in _LEVELS], 1)
+    levels = torch.stack([decode_levels(reader.part(), most, kinds) for most in _LEVELS], 1)
     depths, turns = levels[:, 0], levels[:, 1:]
     if bool((depths < 1).any()):
         raise ValueError("the depths of the cells are out of range")
     coded_turns = [reader.part() for _ in range(PARTS)]
-    labels["rotation"] = from_parts(coded_turns, turns[labels["scale"]])
     coded, rest = reader.part(), reader.part()
+    cells = decode_cells(coded, base, count) if count else np.zeros((0, 3), np.int64)
+    labels = decode_labels(coded_labels, sizes, nearest_before(cells))
+    labels["rotation"] = from_parts(coded_turns, turns[labels["scale"]], cells)
     extras: dict[str, Tensor] = {}
     if "heads" in metadata:
         said = metadata["heads"]
@@ -163,7 +169,6 @@ def from_bytes(data: bytes) -> tuple[Quantized, Metadata]:
         extras = heads.split(said, features)
     reader.end()
     depth = depths[labels["scale"]].numpy()
-    cells = decode_cells(coded, base, count) if count else np.zeros((0, 3), np.int64)
     extra = np.maximum(depth - base, 0)
     low = unpack(rest, np.repeat(extra, 3)).reshape(-1, 3)
     cells = (cells >> np.maximum(base - depth, 0)[:, None] << extra[:, None]) | low
@@ -200,10 +205,6 @@ def _about(data: bytes) -> Metadata:
     return kept
 
 
-def _levels(data: bytes, most: int, count: int) -> torch.Tensor:
-    return decode_indices(data, most + 1, count) if count else torch.zeros(0, dtype=torch.int64)
-
-
 def _basis(data: bytes, degree: int) -> Basis:
     rows, harmonics = 1 + kept(degree), coefficients(degree) - 1
     if len(data) != 4 * rows * harmonics:
@@ -212,19 +213,6 @@ def _basis(data: bytes, degree: int) -> Basis:
     if not bool(torch.isfinite(table).all()) or bool((table.abs() > 1e6).any()):
         raise ValueError("the basis of the colours has values out of range")
     return Basis(table[0], torch.linalg.pinv(table[1:]).T.contiguous(), table[1:])
-
-
-def _book(data: bytes, width: int) -> Book:
-    if len(data) < 4:
-        raise ValueError("a codebook is cut short")
-    (count,) = struct.unpack_from("<I", data)
-    if count > LARGEST_BOOK or len(data) != 4 + 8 * width + count * width:
-        raise ValueError("a codebook has another length")
-    table = torch.from_numpy(np.frombuffer(data, "<f4", 2 * width, 4).astype(np.float32)).view(2, width)
-    if not bool(torch.isfinite(table).all()) or bool((table.abs() > 1e6).any()):
-        raise ValueError("a codebook has values out of range")
-    stored = np.frombuffer(data, np.uint8, count * width, 4 + 8 * width).reshape(count, width)
-    return Book(torch.from_numpy(stored.copy()), table[0], table[1])
 
 
 def read(path: Path) -> Decoded:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from splat.codecs.quantize import assign, kmeans
+from splat.codecs.quantize import assign, kmeans, tree_order
 from splat.codecs.vq.basis import PARTS, Basis
 from splat.codecs.vq.scene import Book, Quantized, cells_of, cube, depths_of, widths
 from splat.codecs.vq.turns import encode_rotations, levels
@@ -63,7 +63,25 @@ def quantize(gaussians: Gaussians, options: VqOptions, learned: dict[str, Any] |
         origin, grown = cube(gaussians.means)
         depths, size = depths_of(size / torch.exp2(depths.double()), grown), grown
     cells = cells_of(gaussians.means, depths[labels["scale"]], origin, size)
-    return Quantized(origin, size, depths, turns, cells, labels, books, basis, gaussians.antialiased)
+    scene = Quantized(origin, size, depths, turns, cells, labels, books, basis, gaussians.antialiased)
+    return _tidy(scene)
+
+
+def _tidy(scene: Quantized) -> Quantized:
+    """The words that are used, in an order in which similar ones have the same first digits."""
+    books, labels = {}, dict(scene.labels)
+    depths, turns = scene.depths, scene.turns
+    for name, book in scene.books.items():
+        free = int(name in PARTS)  # label 0 has no word
+        counts = torch.bincount(labels[name], minlength=len(book.words) + free)[free:]
+        used = counts.nonzero()[:, 0]
+        used = used[tree_order(book.values()[used], counts[used])]
+        place = torch.zeros(len(book.words) + free, dtype=torch.int64)
+        place[used + free] = torch.arange(len(used)) + free
+        books[name], labels[name] = Book(book.words[used], book.low, book.step), place[labels[name]]
+        if name == "scale":
+            depths, turns = scene.depths[used], scene.turns[used]
+    return replace(scene, books=books, labels=labels, depths=depths, turns=turns)
 
 
 def _nearest(values: Tensor, book: Book, name: str) -> Tensor:

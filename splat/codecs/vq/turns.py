@@ -14,7 +14,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from splat.codecs.quantize import decode_indices, encode_indices, range_decode, range_encode
+from splat.codecs.quantize import mixing_decode, mixing_encode, nearest_before, range_decode, range_encode
 from splat.core.rotations import matrix_to_quat, quat_to_matrix
 
 # Finest levels: rings 0.25 degrees apart; 128 turns.
@@ -121,25 +121,32 @@ def _column(matrix: Tensor, column: Tensor) -> Tensor:
     return matrix.gather(2, column[:, None, None].expand(-1, 3, 1))[:, :, 0]
 
 
-def to_parts(labels: Tensor, levels: Tensor) -> list[bytes]:
-    """The labels as bytes: a part for each level of the swing, then of the twist, Gaussians in their order."""
+def to_parts(labels: Tensor, levels: Tensor, cells: Integers) -> list[bytes]:
+    """The labels as bytes: a part for each level of the swing, then of the twist, Gaussians in their order.
+
+    Args:
+        cells: [N, 3] of the centres: rotations resemble those of the same level that are close.
+    """
     count = turns(levels[:, 1])
     numbers = torch.div(labels, count, rounding_mode="floor"), labels % count
-    return [
-        _coded(number[level == at].numpy(), size)
-        for number, level, sizes in zip(numbers, levels.T, _sizes(), strict=False)
-        for at, size in enumerate(sizes)
-    ]
+    axis = levels[:, 2].numpy()
+    parts = []
+    for number, level, sizes in zip(numbers, levels.T, _sizes(), strict=False):
+        for at, size in enumerate(sizes):
+            chosen = (level == at).numpy()
+            parts.append(_coded(number.numpy()[chosen], size, cells[chosen], axis[chosen]))
+    return parts
 
 
-def from_parts(parts: list[bytes], levels: Tensor) -> Tensor:
+def from_parts(parts: list[bytes], levels: Tensor, cells: Integers) -> Tensor:
     """[N] the labels of `to_parts`; ValueError where the bytes cannot come from it."""
     found = torch.zeros(2, len(levels), dtype=torch.int64)
     left = iter(parts)
+    axis = levels[:, 2].numpy()
     for number, level, sizes in zip(found, levels.T, _sizes(), strict=False):
         for at, size in enumerate(sizes):
-            chosen = level == at
-            number[chosen] = _decoded(next(left), size, int(chosen.sum()))
+            chosen = (level == at).numpy()
+            number[torch.from_numpy(chosen)] = _decoded(next(left), size, cells[chosen], axis[chosen])
     return found[0] * turns(levels[:, 1]) + found[1]
 
 
@@ -149,18 +156,17 @@ def _sizes() -> tuple[list[int], list[int]]:
     return directions(swings).tolist(), turns(twists).tolist()
 
 
-def _coded(symbols: Integers, size: int) -> bytes:
-    """With their own histogram, or evenly where that is shorter."""
+def _coded(symbols: Integers, size: int, cells: Integers, axis: Integers) -> bytes:
+    """By their neighbours, or evenly where that is shorter."""
     if len(symbols) == 0 or size == 1:
         return b""
     even = b"\0" + range_encode(symbols, np.ones(size, np.int64))
-    if size > 8 * len(symbols):
-        return even
-    own = b"\1" + encode_indices(symbols, size)
-    return min(even, own, key=len)
+    mixed = b"\1" + mixing_encode(symbols, size, nearest_before(cells), [axis])
+    return min(even, mixed, key=len)
 
 
-def _decoded(data: bytes, size: int, n: int) -> Tensor:
+def _decoded(data: bytes, size: int, cells: Integers, axis: Integers) -> Tensor:
+    n = len(cells)
     if n == 0 or size == 1:
         if data:
             raise ValueError("bytes where no rotations are")
@@ -168,5 +174,5 @@ def _decoded(data: bytes, size: int, n: int) -> Tensor:
     if data[:1] == b"\0":
         return range_decode(data[1:], np.ones(size, np.int64), n)
     if data[:1] == b"\1":
-        return decode_indices(data[1:], size, n)
+        return mixing_decode(data[1:], size, n, nearest_before(cells), [axis])
     raise ValueError("the rotations are damaged")
