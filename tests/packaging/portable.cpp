@@ -6,6 +6,7 @@
 #include <random>
 #include <vector>
 
+#include "mixing.h"
 #include "photometric.h"
 #include "quantize.h"
 #include "rans.h"
@@ -98,6 +99,16 @@ void code(Random& random) {
     const bool whole = cpu::rans_decode(bytes.data(), static_cast<int64_t>(bytes.size()), starts.data(), decoded.data(), 1000);
     print("coded", {whole && decoded == symbols ? 1.0f : 0.0f, static_cast<float>(bytes.size())});
     for (const uint8_t byte : bytes) print("byte", {static_cast<float>(byte)});
+
+    std::vector<int32_t> cells(3000), near(3000), side(2000);
+    for (int32_t& cell : cells) cell = static_cast<int32_t>(random.bits() % 1000);
+    for (int32_t& number : side) number = static_cast<int32_t>(random.bits() % 5);
+    cpu::nearest_before(cells.data(), 1000, near.data());
+    const cpu::Known known{near.data(), side.data(), 1000, 3};
+    const std::vector<uint8_t> mixed = cpu::mixing_encode(symbols.data(), known);
+    const bool mended = cpu::mixing_decode(mixed.data(), static_cast<int64_t>(mixed.size()), known, decoded.data());
+    print("mixed", {mended && decoded == symbols ? 1.0f : 0.0f, static_cast<float>(mixed.size())});
+    for (const uint8_t byte : mixed) print("byte", {static_cast<float>(byte)});
 
     const std::vector<float> points = random.many(300 * 7, -1, 1), codewords = random.many(50 * 7, -1, 1);
     std::vector<int32_t> labels(300);

@@ -78,10 +78,10 @@ bool rans_decode(Array<const uint8_t> data, Array<const uint32_t> starts, Array<
                             symbols.data(), static_cast<int64_t>(symbols.shape(0)));
 }
 
-cpu::Known known(const Array<const int32_t>& near, const Array<const int32_t>& side, int32_t size) {
-    const cpu::Known all{near.data(), side.data(), static_cast<int64_t>(near.shape(0)), size};
-    if (near.ndim() != 2 || near.shape(1) != cpu::kMixingNear || side.ndim() != 2 ||
-        side.shape(1) != cpu::kMixingSide || side.shape(0) != near.shape(0) || size < 1 || size > 1 << 20 ||
+cpu::Known known(size_t count, int32_t size, const Array<const int32_t>& near, const Array<const int32_t>& side) {
+    const cpu::Known all{near.data(), side.data(), static_cast<int64_t>(count), size};
+    if (near.ndim() != 2 || near.shape(0) != count || near.shape(1) != cpu::kMixingNear || side.ndim() != 2 ||
+        side.shape(0) != count || side.shape(1) != cpu::kMixingSide || size < 1 || size > 1 << 20 ||
         !cpu::mixing_fits(all))
         throw nb::value_error("near or side do not fit the symbols");
     return all;
@@ -89,8 +89,7 @@ cpu::Known known(const Array<const int32_t>& near, const Array<const int32_t>& s
 
 nb::bytes mixing_encode(Array<const int32_t> symbols, int32_t size, Array<const int32_t> near,
                         Array<const int32_t> side) {
-    const cpu::Known all = known(near, side, size);
-    if (static_cast<int64_t>(symbols.shape(0)) != all.count) throw nb::value_error("near or side do not fit the symbols");
+    const cpu::Known all = known(symbols.shape(0), size, near, side);
     std::vector<uint8_t> bytes;
     {
         nb::gil_scoped_release released;
@@ -101,8 +100,7 @@ nb::bytes mixing_encode(Array<const int32_t> symbols, int32_t size, Array<const 
 
 bool mixing_decode(Array<const uint8_t> data, int32_t size, Array<const int32_t> near, Array<const int32_t> side,
                    Array<int32_t> symbols) {
-    const cpu::Known all = known(near, side, size);
-    if (static_cast<int64_t>(symbols.shape(0)) != all.count) throw nb::value_error("near or side do not fit the symbols");
+    const cpu::Known all = known(symbols.shape(0), size, near, side);
     nb::gil_scoped_release released;
     return cpu::mixing_decode(data.data(), static_cast<int64_t>(data.shape(0)), all, symbols.data());
 }
@@ -156,7 +154,7 @@ void quantize(nb::module_& m) {
           "Fills symbols; false where data cannot come from mixing_encode.");
     m.def("nearest_before", &nearest_before, nb::arg("cells").noconvert(), nb::arg("near").noconvert(),
           nb::call_guard<nb::gil_scoped_release>(),
-          "Fills near [N, MIXING_NEAR] with the nearest among the 128 cells [N, 3] before each, -1 where there are none.");
+          "Fills near [N, MIXING_NEAR] with the nearest among the 128 cells [N, 3] before each, -1: none.");
 
     nb::module_ c = nb::cast<nb::module_>(m.attr("constants"));
     c.attr("RANS_BITS") = cpu::kRansBits;

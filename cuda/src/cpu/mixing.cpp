@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <utility>
 
 namespace splat::cpu {
 namespace {
@@ -17,8 +18,9 @@ constexpr int kLargest = 2047;         // logit 8, in units of 1/256
 
 // 2^16 / (1 + exp(-x)) for x = -8, -7.5, ..., 8, kept off 0 and 2^16.
 constexpr std::array<int32_t, 33> kLogistic = {
-    32,    36,    60,    98,    162,   267,   439,   720,   1179,  1921,  3108,  4971,  7812,  11955, 17625, 24743, 32768,
-    40793, 47911, 53581, 57724, 60565, 62428, 63615, 64357, 64816, 65097, 65269, 65374, 65438, 65476, 65500, 65504};
+    32, 36, 60, 98, 162, 267, 439, 720, 1179, 1921, 3108,
+    4971, 7812, 11955, 17625, 24743, 32768, 40793, 47911, 53581, 57724, 60565,
+    62428, 63615, 64357, 64816, 65097, 65269, 65374, 65438, 65476, 65500, 65504};
 
 // Probability of 16 bits from a logit in units of 1/256.
 int32_t probability(int64_t logit) {

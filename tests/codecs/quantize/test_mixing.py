@@ -37,7 +37,7 @@ def test_symbols_of_no_pattern_cost_their_entropy() -> None:
 
 
 def test_what_is_known_is_used() -> None:
-    """A symbol is that of its neighbour, or another in one case of ten; then half of its digits are told by its side."""
+    """A symbol is that of its neighbour, or another in one case of ten; then half of its digits are its side."""
     draw = np.random.default_rng(2)
     n, size = 20_000, 64
     near = np.maximum(np.arange(n)[:, None] - draw.integers(1, 50, (n, NEAR)), -1)
