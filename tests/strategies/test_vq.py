@@ -154,6 +154,15 @@ def test_what_is_drawn_has_the_signs_of_what_is_stored(dataset: Dataset, layout:
     assert bool(((stored * drawn).sum(1) > 0).all())
 
 
+def test_view_dependent_colours_learn_faster_once_quantized(dataset: Dataset) -> None:
+    chosen = run(session(dataset, "vq"), 40)
+    before = chosen.trainer.ctx.rates["shN"] / chosen.trainer.ctx.rates["sh0"]
+    run(chosen, 20)
+    rates = chosen.trainer.ctx.rates
+    assert rates["shN"] / rates["sh0"] == pytest.approx(15 * before)
+    assert rates["sh0"] < chosen.trainer.ctx.config.rates.sh0
+
+
 def test_the_fused_step_stays(dataset: Dataset) -> None:
     chosen = session(dataset, "vq")
     calls = []
