@@ -34,7 +34,16 @@ OPTIONS = [
 ]
 FOLDERS = [f"-I{ROOT / 'cuda' / 'include'}", f"-I{CPU}"]
 # Of the largest value. Both round as float32 does, one of them with fused multiply-add.
-BOUNDS = {"image": 1e-5, "depth": 1e-4, "loss": 1e-6, "gradient": 1e-5, "coded": 0, "mixed": 0, "byte": 0, "label": 0}
+BOUNDS = {
+    "image": 1e-5,
+    "depth": 1e-4,
+    "loss": 1e-6,
+    "gradient": 1e-5,
+    "coded": 0,
+    "mixed": 0,
+    "byte": 0,
+    "label": 0,
+}
 
 
 def program(name: str) -> str:
