@@ -157,9 +157,9 @@ def test_more_views_take_more_steps_and_gaussians(data: Path):
     preset = load_preset("sparse")
     assert preset.steps is None
     (view,) = (s for s in registry.build(preset.strategies, preset.options) if s.name == "sparse_view")
-    proposals = [view.proposal(views) for views in (2, 3, 5, 6, 12)]
-    assert [p.steps for p in proposals] == [500, 500, 1389, 2000, 2000]
-    assert [p.max_gaussians for p in proposals] == [20_000, 20_000, 33_333, 40_000, 80_000]
+    proposals = [view.proposal(views) for views in (2, 3, 5, 6, 12, 100)]
+    assert [p.steps for p in proposals] == [500, 500, 1389, 2000, 2000, 2000]
+    assert [p.max_gaussians for p in proposals] == [20_000, 20_000, 33_333, 40_000, 80_000, 80_000]
     config = replace(preset, views=6, eval=True, device="cpu", init=replace(preset.init, source="points"))
     with open_dataset(data, config) as dataset:
         session = assemble(config, dataset, registry.build(config.strategies, config.options))

@@ -34,7 +34,8 @@ class SparseViewConfig:
     most_steps: int = 2_000
     """Steps at most."""
     gaussians: int = 20_000
-    """Most Gaussians of a run on three photographs where the settings name no number; of others in proportion."""
+    """Most Gaussians of a run on three photographs where the settings name no number; of others in proportion,
+    up to twelve."""
     sh: ShConfig = field(default_factory=ShConfig)
     dropout: DropoutConfig = field(default_factory=DropoutConfig)
     decay: DecayConfig = field(default_factory=DecayConfig)
@@ -69,7 +70,7 @@ PIECES: tuple[type[Strategy], ...] = (
 )
 
 
-_VIEWS = 3  # that `steps` and `gaussians` are for
+_VIEWS = (3, 12)  # for fewer and for more than these, `steps` and `gaussians` grow no further
 
 
 class SparseView(Strategy):
@@ -96,7 +97,8 @@ class SparseView(Strategy):
         return any(piece.draws_further for piece in self.pieces)
 
     def proposal(self, views: int) -> Proposal:
-        c, more = self.config, max(views, _VIEWS) / _VIEWS
+        least, most = _VIEWS
+        c, more = self.config, min(max(views, least), most) / least
         return Proposal(min(c.most_steps, round(c.steps * more**2)), round(c.gaussians * more))
 
     def setup(self, ctx: Context) -> None:
