@@ -38,6 +38,8 @@ _DENSE = 0.02  # points for each pixel: several times what structure from motion
 
 _BEYOND = 0.1  # of the Gaussians there is room for, at most, lie beyond what the photographs show
 
+_FEW = 5  # views, up to which a guess is better than nothing wherever they look
+
 _MATCHED = 1_600  # pixels along the longer side of the photographs in which features are sought
 
 
@@ -120,12 +122,21 @@ class FromStereo:
         if not request.init.complete:
             return _joined(parts)
         guess = _guessed(dataset, views, found.depths)
+        if len(views) > _FEW and _all_around([view.camera for view in views]):
+            nothing = Points(torch.zeros(0, 3, dtype=torch.float64), torch.zeros(0, 3, dtype=torch.uint8))
+            guess = replace(guess, inside=nothing, beyond=nothing)
         # Thinned here where there is no room for all: what lies beyond the pictures is sown thin already.
         beyond = _thinned(guess.beyond, round(_BEYOND * request.most), request.generator)
         behind = _thinned(guess.behind, round(_BEYOND * request.most), request.generator)
         room = request.most - len(beyond) - len(behind)
         rest = _thinned(_joined([*parts, guess.inside]), room, request.generator)
         return _joined([rest, beyond, behind])
+
+
+def _all_around(cameras: Sequence[Camera]) -> bool:
+    """Whether two of them look more than a right angle apart: what one guesses hangs before the others, then."""
+    ahead = torch.stack([camera.world_to_camera[2, :3].double() for camera in cameras])
+    return bool((ahead @ ahead.T).min() < 0)
 
 
 def _joined(parts: Sequence[Points]) -> Points:

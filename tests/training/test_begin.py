@@ -134,6 +134,19 @@ def test_what_no_two_views_show_is_guessed():
     assert torch.stack([ball[n][row[n], column[n]] for n in range(3)]).any(0).all()
 
 
+def test_of_views_all_around_nothing_is_guessed_but_what_lies_behind():
+    """With six of them a guess of one hangs before the others; three need all that there is."""
+    cameras = ring(6, 20, 96, 72)
+    measured, _ = begun(Views(cameras, known()), complete=False)
+    points, _ = begun(Views(cameras, known()))
+    assert len(points) == len(measured) + 1000
+    assert torch.equal(points.xyz[: len(measured)], measured.xyz)
+    three = Views(cameras[::2], known())
+    assert len(begun(three)[0]) > len(begun(three, complete=False)[0]) + 1000
+    onward = Views(ring(6, 10, 96, 72), known())
+    assert len(begun(onward)[0]) > len(begun(onward, complete=False)[0]) + 1000
+
+
 def pixels(camera: Camera, xyz: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """u and v of world points before the camera."""
     pose = camera.world_to_camera.double()
