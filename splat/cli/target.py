@@ -8,15 +8,13 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from splat.cli.command import size
+from splat.cli.export_job import Job
 from splat.codecs import search
 from splat.codecs.parts import parts
 from splat.core import UsageError
-
-if TYPE_CHECKING:
-    from splat.cli.exporting import Job
 
 # A quality met on the views that the search looks at may be missed on all of them: it is then raised by what
 # is missing, at most this often.

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from splat.codecs import columns
 from splat.core import Gaussians
-from splat.core.checks import finite
+from splat.core.finite import finite
 from splat.core.heads import SavedHead
 
 # What travels with a scene; every key is optional.

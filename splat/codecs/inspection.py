@@ -12,7 +12,7 @@ from splat.codecs.format import suspicions
 from splat.codecs.parts import parts
 from splat.codecs.registry import read
 from splat.core import Gaussians
-from splat.core.checks import finite
+from splat.core.finite import finite
 
 QUANTILES = (0.0, 0.01, 0.25, 0.5, 0.75, 0.99, 1.0)
 _BINS = 20

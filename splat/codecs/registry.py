@@ -13,7 +13,7 @@ from splat.codecs import columns, compressed_ply, gltf, html, ksplat, ply, sog, 
 from splat.codecs.format import HEAD, UP_AXES, Decoded, Format, Metadata, settle_infinities, suspicions
 from splat.codecs.options import settle_options
 from splat.core import DataError, Gaussians, UsageError
-from splat.core.checks import check_finite
+from splat.core.finite import check_finite
 from splat.core.gaussians import PARAMETERS
 
 # Asked in this order what a file holds: formats that only their names tell come last.

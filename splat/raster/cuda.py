@@ -19,9 +19,9 @@ import torch
 from torch import Tensor
 
 from splat.core import Camera, DeviceError, Gaussians
-from splat.raster.api import RenderOptions, RenderOutput
 from splat.raster.guard import CudaGraph, DeviceClock, Guard, Place, Recorders, place_of
 from splat.raster.native import Deferred, FusedStep, PoseStep, Request
+from splat.raster.options import RenderOptions, RenderOutput
 
 Backward = Literal["pixels", "splats"]
 BACKWARDS: tuple[Backward, ...] = ("pixels", "splats")

@@ -16,11 +16,11 @@ from torch import Tensor
 from torch.nn import functional
 
 from splat.core import Camera, DeviceError, Gaussians, UsageError, sh
-from splat.raster.api import RenderOptions, RenderOutput
 from splat.raster.constants import EPS2D, NEAR, SH_OFFSET
+from splat.raster.options import RenderOptions, RenderOutput
 
 CAN = frozenset({"depth", "means2d_grad", "absgrad", "radii"})
-"""The outputs that gsplat has, of splat.raster.api.NEEDS."""
+"""The outputs that gsplat has, of splat.raster.options.NEEDS."""
 
 
 class GsplatBackend:

@@ -7,7 +7,8 @@ from dataclasses import replace
 
 from splat.core import Camera, Gaussians, UsageError
 from splat.core.heads import Head
-from splat.raster.api import RenderOptions, RenderOutput, render
+from splat.raster.api import render
+from splat.raster.options import RenderOptions, RenderOutput
 
 
 def draw(

@@ -16,7 +16,7 @@ from splat import _native
 from splat.core import Camera, Gaussians, UsageError
 from splat.core.checks import check_tensor
 from splat.core.gaussians import PARAMETERS
-from splat.raster.api import RenderOptions, RenderOutput
+from splat.raster.options import RenderOptions, RenderOutput
 
 RATES = ("means", "quats", "log_scales", "logit_opacities", "sh0", "shN")
 Moments = Mapping[str, tuple[Tensor, ...]]

@@ -14,7 +14,6 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from splat.core import Camera, Gaussians, UsageError
-from splat.raster.api import RenderOptions, RenderOutput
 from splat.raster.constants import (
     ALPHA_MAX,
     ALPHA_MIN,
@@ -22,6 +21,7 @@ from splat.raster.constants import (
     TILE,
     TRANSMITTANCE_MIN,
 )
+from splat.raster.options import RenderOptions, RenderOutput
 from splat.raster.projection import project
 from splat.raster.tiles import intersections, tile_grid
 

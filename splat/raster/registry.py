@@ -9,7 +9,7 @@ from typing import Protocol
 import torch
 
 from splat.core import Camera, Gaussians, UsageError
-from splat.raster.api import RenderOptions, RenderOutput
+from splat.raster.options import RenderOptions, RenderOutput
 
 _BACKENDS = {
     "reference": "splat.raster.reference:ReferenceBackend",

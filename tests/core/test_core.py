@@ -13,8 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from splat.core import Camera, DataError, Gaussians
-from splat.core.checks import check_finite, check_tensor, describe
+from splat.core.checks import check_tensor
 from splat.core.files import replacing
+from splat.core.finite import check_finite, describe
 from splat.core.world import place
 
 F64 = torch.float64

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from splat.core import Camera, Gaussians
 from splat.raster import RenderOptions, RenderOutput, render
-from splat.raster.api import NEEDS
+from splat.raster.options import NEEDS
 
 OUTPUTS = ("image", "alpha", "depth", "median_depth", "features")
 STATISTICS = ("contribution", "means2d_grad", "means2d_absgrad")

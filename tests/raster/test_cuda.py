@@ -16,8 +16,8 @@ from splat import _emulated
 from splat.core import Camera, DeviceError, Gaussians
 from splat.core.gaussians import PARAMETERS
 from splat.raster import RenderOptions, registry, render
-from splat.raster.api import NEEDS
 from splat.raster.native import Deferred
+from splat.raster.options import NEEDS
 from splat.training import gpu
 from splat.training import moments as quantized
 

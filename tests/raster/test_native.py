@@ -13,8 +13,8 @@ from hostile import camera, ordinary
 from splat.core import Camera, Gaussians, UsageError
 from splat.core.gaussians import PARAMETERS
 from splat.raster import RenderOptions, render
-from splat.raster.api import NEEDS
 from splat.raster.native import Deferred
+from splat.raster.options import NEEDS
 
 ALL = RenderOptions(needs=NEEDS, backend="cpu")
 

@@ -29,7 +29,7 @@ class Viewpoints:
 
     Attributes:
         cameras: in the scene's own coordinates.
-        draw: (gaussians, camera, needs) -> render output, with the outputs of `needs` (raster.api.NEEDS).
+        draw: (gaussians, camera, needs) -> render output, with the outputs of `needs` (raster.options.NEEDS).
     """
 
     cameras: Sequence[Camera]
