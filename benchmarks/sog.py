@@ -21,7 +21,7 @@ from pathlib import Path
 import torch
 
 from splat.codecs import decode, encode
-from splat.codecs.sog import FORMAT
+from splat.codecs.sog import FORMAT, SogOptions
 from splat.core import Gaussians
 
 ROWS = ("means", "quats", "log_scales", "opacities", "sh0", "shN")
@@ -76,7 +76,7 @@ def measure(path: Path, peer: str | None, count: int | None) -> dict[str, object
             "encode_cpu_seconds": encoded_cpu,
             "decode_seconds": time.perf_counter() - start,
             "decode_cpu_seconds": time.process_time() - cpu,
-            "rms": root_mean_squares(scene.select(FORMAT.order(scene)), found),
+            "rms": root_mean_squares(scene.select(FORMAT.order(scene, {}, SogOptions())), found),
         }
         if peer is not None:
             plain, sorted_ply, theirs = (str(Path(folder) / name) for name in ("a.ply", "s.ply", "t.sog"))

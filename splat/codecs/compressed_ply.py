@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from splat.codecs import columns, ply_header, tables
-from splat.codecs.format import Decoded, Format, Metadata, NoOptions
+from splat.codecs.format import Decoded, Format, Metadata, NoOptions, by_scene
 from splat.codecs.ply_header import Element, Header
 from splat.codecs.quantize.order import morton_order
 from splat.codecs.smallest_three import insert_largest, quat_error, split_largest
@@ -318,7 +318,7 @@ FORMAT = Format(
     read,
     write,
     max_error=max_error,
-    order=order,
+    order=by_scene(order),
     parts=ply_header.parts,
     holds=frozenset({"antialiased", "offset", "up_axis"}),
 )

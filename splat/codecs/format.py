@@ -59,6 +59,12 @@ class NoOptions:
 
 Write = Callable[[Gaussians, Path, Metadata, Any], list[str]]
 MaxError = Callable[[Gaussians, Any], dict[str, float]]
+Order = Callable[[Gaussians, Metadata, Any], Tensor]
+
+
+def by_scene(order: Callable[[Gaussians], Tensor]) -> Order:
+    """An order that follows from the scene alone."""
+    return lambda gaussians, metadata, options: order(gaussians)
 
 
 @dataclass(frozen=True)
@@ -80,7 +86,8 @@ class Format:
             values that do not fit. Its docstring and fields are the help.
         max_error: (gaussians, options) -> the bound that the format's bits imply between a scene and what is
             read back of it, by the names of `differences`.
-        order: gaussians -> [N] int64, the rows in the order in which they are written; None: as they are.
+        order: (gaussians, metadata, options) -> [N] int64, the rows in the order in which `write` writes them;
+            None: as they are.
         sh_degree: the highest that it holds.
         holds: which of antialiased, offset, up_axis, view, background and heads it holds.
         parts: path -> bytes of each part of a file (splat.codecs.parts has what is told without it).
@@ -95,7 +102,7 @@ class Format:
     write: Write | None = None
     options: type = NoOptions
     max_error: MaxError | None = None
-    order: Callable[[Gaussians], Tensor] | None = None
+    order: Order | None = None
     sh_degree: int = 3
     holds: frozenset[str] = frozenset()
     parts: Callable[[Path], dict[str, int]] | None = None

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from splat.codecs import columns, tables
 from splat.codecs.bounded import require
-from splat.codecs.format import Decoded, Format, Metadata
+from splat.codecs.format import Decoded, Format, Metadata, by_scene
 from splat.core import DataError, Gaussians, UsageError, sh
 from splat.core.files import replacing
 
@@ -335,7 +335,7 @@ FORMAT = Format(
     write,
     options=KsplatOptions,
     max_error=max_error,
-    order=order,
+    order=by_scene(order),
     sh_degree=2,
     ladder=({}, {"level": 2}),
 )

@@ -20,6 +20,7 @@ from splat.codecs import sog_quantize as layout
 from splat.codecs.bounded import open_archive
 from splat.codecs.format import Decoded, Format, Metadata, differences
 from splat.codecs.quantize import morton_order
+from splat.codecs.sog_order import arranged, arrangement
 from splat.codecs.sog_read import FolderSource, read_scene
 from splat.codecs.sog_stream import read_streamed
 from splat.codecs.sog_write import write_scene
@@ -80,21 +81,28 @@ def write(gaussians: Gaussians, path: Path, metadata: Metadata, options: SogOpti
             f"{path} was not written: {len(gaussians):,} Gaussians are more than the {layout.LARGEST_COUNT:,} "
             "texels of SOG's largest image"
         )
+    write_scene(_quantized(gaussians, path, metadata, options)[0], path, metadata)
+    return []
+
+
+def _quantized(
+    gaussians: Gaussians, path: Path, metadata: Metadata, options: SogOptions
+) -> tuple[layout.Quantized, Tensor]:
+    """The scene as it is written, and the rows of `gaussians` in its order."""
     gaussians = gaussians.to("cpu", torch.float32)
-    rows = order(gaussians)
+    rows = morton_order(gaussians.means)
     learned = metadata.get("codebooks") or {}
     learned = layout.Learned.of(path, learned.get("sog"), gaussians).select(rows)
     quantized = layout.quantize(gaussians.select(rows), options.palette, options.iterations, learned)
-    write_scene(quantized, path, metadata)
-    return []
+    within = arrangement(quantized)
+    return arranged(quantized, within), rows[torch.from_numpy(within)]
 
 
 def max_error(gaussians: Gaussians, options: SogOptions) -> dict[str, float]:
     """Means, rotations and opacities by their bits; scales and colours by the codebooks that `write` makes."""
     gaussians = gaussians.to("cpu", torch.float32)
-    gaussians = gaussians.select(order(gaussians))  # as they are written: k-means depends on it
-    quantized = layout.quantize(gaussians, options.palette, options.iterations, layout.Learned())
-    found = differences(gaussians, quantized.restore())
+    quantized, rows = _quantized(gaussians, Path(), {}, options)
+    found = differences(gaussians.select(rows), quantized.restore())
     half = layout.COMPONENT_STEP / 2
     # Three components are off by half a step. The fourth, d >= 1/2 and no smaller than the others, is made up for
     # their squares: |d - d'| (d + d') <= 2 half sum|q| + 3 half^2, most at d = 1/2, where sum|q| <= 3/2.
@@ -114,8 +122,9 @@ def max_error(gaussians: Gaussians, options: SogOptions) -> dict[str, float]:
     }
 
 
-def order(gaussians: Gaussians) -> Tensor:
-    return morton_order(gaussians.means.to("cpu", torch.float32))
+def order(gaussians: Gaussians, metadata: Metadata, options: SogOptions) -> Tensor:
+    """[N] int64: rows as they are written, which follows from their bytes."""
+    return _quantized(gaussians, Path(), metadata, options)[1]
 
 
 FORMAT = Format(

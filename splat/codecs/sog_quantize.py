@@ -278,7 +278,7 @@ def _palette(gaussians: Gaussians, size: int | None, iterations: int, learned: L
         uses = torch.bincount(labels, weights.double(), minlength=len(entries)).float()
         step = _coefficient_step(bands, entries[labels], weights)
     codebook = _codebook(entries, learned.shn_codebook, uses[:, None].expand_as(entries), step)
-    entries, labels = _by_first_use(entries, labels)
+    entries, labels = by_first_use(entries, labels)
     coefficients = sh.coefficients(gaussians.sh_degree) - 1
     packed = nearest_scalar(entries, codebook).numpy().astype(np.uint8)
     return Palette(codebook.double().numpy(), packed.reshape(-1, coefficients, 3), labels.numpy())
@@ -296,7 +296,7 @@ def _coefficient_step(bands: Tensor, coded: Tensor, weights: Tensor) -> float:
     return math.sqrt(12 * max(_ROUNDING * error, _FINEST**2 * power))
 
 
-def _by_first_use(entries: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+def by_first_use(entries: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     """The same palette in the order in which the Gaussians first use it: labels then mostly grow, and neighbours,
     alike in space, have entries that are near; the labels' image takes a fifth less."""
     count = len(labels)

@@ -103,15 +103,8 @@ class Meta:
 
 def read_scene(path: Path, source: Source, meta_name: str) -> Decoded:
     """The scene whose meta.json is `meta_name` of the source."""
-    data = source.read(meta_name)
-    meta = Meta.parse(path, data)
-    version = meta.number("version") if "version" in meta else 1
-    if version not in (1, 2):
-        raise DataError(
-            f"{path}: SOG of version {version}, which is newer than this reader; versions 1 and 2 are read"
-        )
-    quantized = _Reader(path, source, meta, len(data)).read(version)
-    metadata: Metadata = {"version": str(version), "comments": []}
+    quantized, meta = read_quantized(path, source, meta_name)
+    metadata: Metadata = {"version": str(meta.values.get("version") or 1), "comments": []}
     if isinstance(meta.values.get("asset"), dict):
         asset = meta.child("asset")
         if isinstance(asset.values.get("generator"), str):
@@ -121,6 +114,18 @@ def read_scene(path: Path, source: Source, meta_name: str) -> Decoded:
         if asset.values.get("upAxis") in UP_AXES:
             metadata["up_axis"] = asset.values["upAxis"]
     return Decoded(quantized.restore(), metadata)
+
+
+def read_quantized(path: Path, source: Source, meta_name: str) -> tuple[Quantized, Meta]:
+    """The same as its bytes have it, and its meta.json."""
+    data = source.read(meta_name)
+    meta = Meta.parse(path, data)
+    version = meta.number("version") if "version" in meta else 1
+    if version not in (1, 2):
+        raise DataError(
+            f"{path}: SOG of version {version}, which is newer than this reader; versions 1 and 2 are read"
+        )
+    return _Reader(path, source, meta, len(data)).read(version), meta
 
 
 class _Reader:

@@ -22,10 +22,10 @@ def write_scene(quantized: Quantized, path: Path, metadata: Metadata) -> None:
 
     In a folder the images are replaced one after the other, meta.json last.
     """
-    images = _images(quantized)
+    pictures = images(quantized)
     with ThreadPoolExecutor() as pool:  # Pillow compresses without the interpreter's lock
-        packed = list(pool.map(_webp, images.values()))
-    members = list(zip(images, packed, strict=True))
+        packed = list(pool.map(webp, pictures.values()))
+    members = list(zip(pictures, packed, strict=True))
     members.append(("meta.json", _meta(quantized, metadata)))
     if path.name.lower().endswith("meta.json"):
         for name, content in members[:-1]:
@@ -38,12 +38,19 @@ def write_scene(quantized: Quantized, path: Path, metadata: Metadata) -> None:
             file.write(pack_archive(members))
 
 
-def _images(q: Quantized) -> dict[str, Bytes]:
+def image_size(count: int) -> tuple[int, int]:
+    """Width and height of the images of so many Gaussians, which fill them row by row.
+
+    As splat-transform has it: nearly square, both sides multiples of 4.
+    """
+    width = max(4, math.ceil(math.sqrt(count) / 4) * 4)
+    return width, max(4, math.ceil(count / width / 4) * 4)
+
+
+def images(q: Quantized) -> dict[str, Bytes]:
     """Name -> [H, W, 3 or 4] uint8."""
     count = len(q.means)
-    # As splat-transform has it: nearly square, both sides multiples of 4.
-    width = max(4, math.ceil(math.sqrt(count) / 4) * 4)
-    height = max(4, math.ceil(count / width / 4) * 4)
+    width, height = image_size(count)
 
     def image(rows: Bytes) -> Bytes:
         # Texels beyond the last Gaussian repeat it, which costs next to nothing.
@@ -51,7 +58,7 @@ def _images(q: Quantized) -> dict[str, Bytes]:
         padding = np.repeat(fill, width * height - count, 0)
         return np.concatenate([rows, padding]).reshape(height, width, rows.shape[1])
 
-    images = {
+    found = {
         "means_l.webp": image((q.means & 255).astype(np.uint8)),
         "means_u.webp": image((q.means >> 8).astype(np.uint8)),
         "scales.webp": image(q.scales),
@@ -61,9 +68,9 @@ def _images(q: Quantized) -> dict[str, Bytes]:
     if q.palette is not None:
         labels = q.palette.labels[:, None]
         rows = np.concatenate([labels & 255, labels >> 8, labels * 0], 1)
-        images["shN_centroids.webp"] = _entries(q.palette)
-        images["shN_labels.webp"] = image(rows.astype(np.uint8))
-    return images
+        found["shN_centroids.webp"] = _entries(q.palette)
+        found["shN_labels.webp"] = image(rows.astype(np.uint8))
+    return found
 
 
 def _entries(palette: Palette) -> Bytes:
@@ -76,7 +83,8 @@ def _entries(palette: Palette) -> Bytes:
     return whole.reshape(rows, PALETTE_COLUMNS * coefficients, 3)
 
 
-def _webp(image: Bytes) -> bytes:
+def webp(image: Bytes) -> bytes:
+    """Lossless."""
     from PIL import Image
 
     buffer = io.BytesIO()

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from splat.codecs import columns, tables
-from splat.codecs.format import Decoded, Format, Metadata, NoOptions
+from splat.codecs.format import Decoded, Format, Metadata, NoOptions, by_scene
 from splat.core import DataError, Gaussians
 from splat.core.files import replacing
 
@@ -81,4 +81,6 @@ def sniff(path: Path, head: bytes) -> bool:
     return path.name.lower().endswith(".splat") and not path.is_dir()
 
 
-FORMAT = Format(".splat", (".splat",), sniff, read, write, max_error=max_error, order=order, sh_degree=0)
+FORMAT = Format(
+    ".splat", (".splat",), sniff, read, write, max_error=max_error, order=by_scene(order), sh_degree=0
+)

@@ -45,7 +45,8 @@ def test_heads_come_back(extension: str, width: int, tmp_path: Path) -> None:
     # Half precision has 11 bits.
     torch.testing.assert_close(head.weights, wanted.weights, rtol=0 if exact else 2**-11, atol=0)
     if width:
-        order = torch.arange(len(given)) if exact else codecs.format_to_write(path).order(given)
+        form = codecs.format_to_write(path)
+        order = torch.arange(len(given)) if exact else form.order(given, metadata, form.options())
         values = given.extras["shine"][order]
         # 256 levels from the least to the largest, rounded to the nearest.
         step = (values.amax(0) - values.amin(0)) / 255

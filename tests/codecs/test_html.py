@@ -23,6 +23,11 @@ from splat.raster import constants
 ASSETS = Path(html.__file__).parent / "assets"
 
 
+def rows(scene: Gaussians) -> torch.Tensor:
+    """In the order of the page."""
+    return html.FORMAT.order(scene, {}, html.FORMAT.options())
+
+
 def written(folder: Path, scene: Gaussians, metadata: dict | None = None, **options) -> Path:
     path = folder / "a <scene> & more.html"
     codecs.encode(scene, path, metadata, options)
@@ -35,14 +40,14 @@ def test_read_back_within_the_bounds(tmp_path: Path, count: int, coefficients: i
     scene = replace(hostile.ordinary(count, coefficients, seed=count), antialiased=count % 2 == 0)
     again, _ = codecs.decode(written(tmp_path, scene))
     assert again.antialiased == scene.antialiased
-    order, bounds = html.FORMAT.order(scene), html.FORMAT.max_error(scene, html.FORMAT.options())
-    for name, difference in codecs.differences(scene.select(order), again).items():
+    bounds = html.FORMAT.max_error(scene, html.FORMAT.options())
+    for name, difference in codecs.differences(scene.select(rows(scene)), again).items():
         assert difference <= bounds[name], name
 
 
 def test_neighbours_are_stored_together() -> None:
     scene = hostile.ordinary(4000)
-    ordered = scene.means[html.FORMAT.order(scene)]
+    ordered = scene.means[rows(scene)]
     assert sorted(map(tuple, ordered.tolist())) == sorted(map(tuple, scene.means.tolist()))
     step = (ordered[1:] - ordered[:-1]).norm(dim=1).median()
     assert step < 0.3 * (scene.means[1:] - scene.means[:-1]).norm(dim=1).median()
@@ -56,7 +61,7 @@ def test_rotations_of_all_kinds(tmp_path: Path) -> None:
     )
     scene = replace(hostile.ordinary(6), quats=7 * quats)
     again, _ = codecs.decode(written(tmp_path, scene))
-    expected = quat_to_matrix(scene.quats[html.FORMAT.order(scene)])
+    expected = quat_to_matrix(scene.quats[rows(scene)])
     expected = torch.where(torch.isfinite(expected), expected, torch.eye(3))
     # A component is off by at most 7e-4, the largest by 2.1e-3, an entry by four products of two: 2 (...) q dq.
     assert float((quat_to_matrix(again.quats) - expected).abs().max()) < 8e-3

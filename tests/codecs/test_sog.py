@@ -18,7 +18,8 @@ from PIL import Image
 
 from splat.codecs import decode, encode, inspect
 from splat.codecs.format import differences
-from splat.codecs.sog import FORMAT, SogOptions
+from splat.codecs.quantize import morton_codes
+from splat.codecs.sog import FORMAT, SogOptions, order
 from splat.core import Gaussians, UsageError
 
 IMAGES = ["means_l.webp", "means_u.webp", "scales.webp", "quats.webp", "sh0.webp"]
@@ -115,7 +116,7 @@ def test_round_trips_stay_within_the_bounds(tmp_path: Path, degree: int, count: 
     found, _ = decode(tmp_path / "a.sog")
     assert found.sh_degree == degree
     bound = FORMAT.max_error(original, options)
-    difference = differences(original.select(FORMAT.order(original)), found)
+    difference = differences(original.select(order(original, {}, options)), found)
     assert set(bound) == set(difference)
     assert all(difference[name] <= bound[name] for name in bound), (difference, bound)
 
@@ -126,7 +127,7 @@ def test_codebooks_that_suffice_lose_nothing(tmp_path: Path) -> None:
     original.sh = (4 * original.sh).round() / 4
     encode(original, tmp_path / "a.sog")
     found, _ = decode(tmp_path / "a.sog")
-    original = original.select(FORMAT.order(original))
+    original = original.select(order(original, {}, SogOptions()))
     assert found.log_scales.equal(original.log_scales)
     assert found.sh.equal(original.sh)
 
@@ -144,7 +145,7 @@ def test_far_rotated_and_degenerate_scenes(tmp_path: Path) -> None:
     assert {name: said[name] for name in metadata} == metadata
     assert found.antialiased
     assert found.means[:, 1].eq(2.5).all()
-    rows = FORMAT.order(original)
+    rows = order(original, {}, SogOptions())
     bound = FORMAT.max_error(original, SogOptions())
     zero = (rows == 0).nonzero().item()
     assert found.quats[zero].tolist()[0] > 0.99
@@ -182,6 +183,31 @@ def test_the_archive_and_the_folder_hold_the_same(tmp_path: Path) -> None:
     assert inspect(tmp_path / "folder")["format"] == "SOG"
 
 
+def test_cells_and_labels_stand_in_order(tmp_path: Path) -> None:
+    """Along the curve through the cells of the upper bytes, each of them once, and by label in each."""
+    original = scene(3000, 1)
+    generator = torch.Generator().manual_seed(0)
+    places = torch.randint(-1, 2, (3000, 3), generator=generator).float()
+    original.means = places + 0.002 * torch.rand(3000, 3, generator=generator)
+    encode(original, tmp_path / "a.sog", options={"palette": 16})
+    with zipfile.ZipFile(tmp_path / "a.sog") as archive:
+        upper, labels = (
+            np.asarray(Image.open(io.BytesIO(archive.read(name))).convert("RGB")).reshape(-1, 3)[:3000]
+            for name in ("means_u.webp", "shN_labels.webp")
+        )
+    cells = morton_codes(torch.from_numpy(upper.astype(np.int64))).numpy()
+    steps = np.diff(cells)
+    assert 27 <= len(np.unique(cells)) < 300
+    assert (steps >= 0).all()
+    # Labels are named anew in the order of their first use afterwards: each is met in one run of a cell.
+    for cell in np.unique(cells):
+        here = labels[cells == cell, 0]
+        assert np.count_nonzero(np.diff(here)) == len(np.unique(here)) - 1
+    assert np.unique(labels[:, 0], return_index=True)[1].tolist() == sorted(
+        np.unique(labels[:, 0], return_index=True)[1]
+    )
+
+
 def test_an_empty_scene(tmp_path: Path) -> None:
     encode(scene(0, 1), tmp_path / "a.sog")
     found, _ = decode(tmp_path / "a.sog")
@@ -204,7 +230,7 @@ def test_what_training_learned_is_written_as_it_is(tmp_path: Path) -> None:
     learned |= {"shn_centroids": palette, "shn_labels": labels}
     encode(original, tmp_path / "a.sog", {"codebooks": {"sog": learned}})
     found, _ = decode(tmp_path / "a.sog")
-    rows = FORMAT.order(original)
+    rows = order(original, {"codebooks": {"sog": learned}}, SogOptions())
     assert found.sh.equal(original.sh[rows])
     assert found.log_scales.equal(original.log_scales[rows])
     with zipfile.ZipFile(tmp_path / "a.sog") as archive:

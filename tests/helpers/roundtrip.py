@@ -60,13 +60,14 @@ def round_trip(path: Path, given: Gaussians, options: dict[str, Any]) -> tuple[G
     form = format_to_write(path)
     encode(given, path, None, options)
     back, metadata = decode(path)
-    kept = given if form.order is None else given.select(form.order(given))
+    settled = settle_options(form, options)
+    kept = given if form.order is None else given.select(form.order(given, {}, settled))
     stored = min(given.sh_degree, form.sh_degree)
     assert back.sh_degree == stored
     assert len(back) == len(given)
     kept = replace(kept, sh=kept.sh[:, : sh.coefficients(stored)])
     assert form.max_error is not None
-    bound = form.max_error(given, settle_options(form, options))
+    bound = form.max_error(given, settled)
     for what, error in differences(kept, back).items():
         assert error <= bound[what], f"{what}: {error} > {bound[what]}"
     return back, metadata

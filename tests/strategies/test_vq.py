@@ -101,7 +101,7 @@ def test_the_file_draws_what_training_drew(
         assert counts.equal(others)
     else:
         assert form.order is not None
-        off = differences(baked.select(form.order(baked)), found)
+        off = differences(baked.select(form.order(baked, metadata, form.options())), found)
         # Float32's rounding of the centres' logarithms; the decoder's sigmoid; quaternions of unit length.
         assert off["means"] <= 2e-6 * float(baked.means.abs().max())
         assert max(off["log_scales"], off["sh0"], off["shN"]) == 0

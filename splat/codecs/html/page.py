@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from splat.codecs.bounded import Inflater
-from splat.codecs.format import UP_AXES, Decoded, Format, Metadata
+from splat.codecs.format import UP_AXES, Decoded, Format, Metadata, by_scene
 from splat.codecs.html.pack import max_error, morton_order, pack, packed_size, unpack
 from splat.core import DataError, Gaussians
 from splat.core.files import replacing
@@ -190,6 +190,6 @@ FORMAT = Format(
     write,
     Options,
     lambda gaussians, options: max_error(gaussians),
-    lambda gaussians: morton_order(gaussians.means),
+    by_scene(lambda gaussians: morton_order(gaussians.means)),
     holds=frozenset({"antialiased", "offset", "up_axis", "view", "background"}),
 )

@@ -10,7 +10,7 @@ data = encode_indices(labels, 4096); decode_indices(data, 4096, n)   # the count
 data = encode_integers(differences); decode_integers(data, n)
 data = mixing_encode(labels, 4096, near, side); mixing_decode(data, 4096, n, near, side)   # by their neighbours'
 near = nearest_before(cells); order = tree_order(centroids, counts)   # for mixing_encode
-order = morton_order(means)
+order = morton_order(means); order = grid_order(features, width)       # on a line, on a plane
 """
 
 from splat.codecs.quantize.clusters import accumulate, assign, ecvq, kmeans
@@ -23,6 +23,7 @@ from splat.codecs.quantize.entropy import (
     range_decode,
     range_encode,
 )
+from splat.codecs.quantize.grid import grid_order
 from splat.codecs.quantize.mixing import (
     first_digits,
     mixing_decode,
@@ -43,6 +44,7 @@ __all__ = [
     "encode_integers",
     "even_codebook",
     "first_digits",
+    "grid_order",
     "kmeans",
     "mixing_decode",
     "mixing_encode",

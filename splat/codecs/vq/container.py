@@ -15,7 +15,7 @@ from torch import Tensor
 
 from splat.codecs import heads
 from splat.codecs.bounded import allowance
-from splat.codecs.format import Decoded, Format, Metadata, differences
+from splat.codecs.format import Decoded, Format, Metadata, by_scene, differences
 from splat.codecs.quantize import nearest_before
 from splat.codecs.vq import heads as vq_heads
 from splat.codecs.vq.basis import PARTS as VIEWS
@@ -253,7 +253,7 @@ FORMAT = Format(
     write=write,
     options=VqOptions,
     max_error=max_error,
-    order=order,
+    order=by_scene(order),
     holds=frozenset({"antialiased", "offset", "up_axis", "heads"}),
     ladder=({}, *({"words": 1 << bits} for bits in (9, 8, 7))),
 )
