@@ -45,7 +45,7 @@ class PlyOptions:
     """The plain .ply."""
 
     normals: bool = True
-    """Write the three unused normals, which the authors' own reader wants (12 bytes a Gaussian)."""
+    """With the three unused normals, which the authors' own reader wants (12 bytes a Gaussian)."""
 
 
 def read(path: Path) -> Decoded:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import bisect
+import itertools
 import math
 from dataclasses import replace
 
@@ -170,6 +172,42 @@ def test_a_target_quality_is_met_by_a_smaller_file(count, drop):
     fewer = found.plan.keep - ((count >> 7) + 1)
     if fewer >= max(1, round(count / 100)):
         assert files.quality(replace(found.plan, keep=fewer)) < files.quality(whole) - drop
+
+
+@settings(max_examples=50)
+@given(count=st.integers(1000, 200_000), drop=st.floats(0.05, 5))
+def test_no_other_degree_or_option_has_a_smaller_file(count, drop):
+    """To what bisection leaves open."""
+    files = Files(count)
+    least = files.quality(Plan(count, 3)) - drop
+    found = files.search().for_quality(least)
+    for degree, palette in itertools.product((3, 2, 1, 0), (4096, 1024, 256)):
+        keeps = range(max(1, round(count / 100)), count + 1)
+        plans = [Plan(keep, degree, {"palette": palette}) for keep in (keeps[0], keeps[-1])]
+        if files.quality(plans[1]) < least:
+            continue
+        first = bisect.bisect_left(
+            keeps, least, key=lambda k: files.quality(Plan(k, degree, {"palette": palette}))
+        )
+        smallest = files.size(Plan(keeps[first], degree, {"palette": palette}))
+        # 16 bytes a Gaussian at most; what bisection leaves open, in the file that was found and in this one.
+        assert found.bytes <= smallest + 2 * 16 * ((count >> 7) + 1)
+
+
+def test_what_cannot_win_is_not_halved():
+    """Degrees and options that change nothing: one trial of each shows that they do not make the file smaller."""
+    files = Files(100_000)
+    ladder = [{}, {"palette": 1024}, {"palette": 256}]
+    plans = []
+
+    def size(plan: Plan) -> int:
+        plans.append(plan)
+        return files.size(Plan(plan.keep, 0))
+
+    search_ = Search(100_000, [3, 2, 1, 0], ladder, size, lambda plan: files.quality(Plan(plan.keep, 3)))
+    search_.for_quality(files.quality(Plan(100_000, 3)) - 1)
+    # Seven halvings; the whole scene in each of twelve ways, and in each as many as might be fewer bytes.
+    assert len(plans) <= 7 + 12 + 12
 
 
 def test_an_impossible_quality_names_the_best(scene):

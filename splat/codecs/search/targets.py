@@ -118,18 +118,18 @@ class Search:
         for degree in self._degrees:
             here: Trial | None = None
             failed = 0
-            for options in self._ladder:
-                found = self._fewest(degree, options, least)
-                if found is not None and (here is None or found.bytes < here.bytes):
-                    here, failed = found, 0
-                else:
-                    failed += 1
-                if found is None or failed == _PATIENCE:
-                    break  # coarser options lose more
-            if here is None:
+            if not self._fits(Plan(self._count, degree, self._ladder[0]), least):
                 break  # fewer bands lose more
-            if best is None or here.bytes < best.bytes:
-                best = here
+            for options in self._ladder:
+                most = self._below(degree, options, best)
+                found = self._fewest(degree, options, least, most)
+                if found is not None and (best is None or found.bytes < best.bytes):
+                    best = here = found
+                    failed = 0
+                else:
+                    failed += here is not None
+                if failed == _PATIENCE or (found is None and most == self._count):
+                    break  # coarser options lose more
         if best is None:
             raise Unreachable(self._trial(Plan(self._count, self._degrees[0], self._ladder[0])))
         return best
@@ -154,21 +154,31 @@ class Search:
             low, high = (middle, high) if size(middle) <= target else (low, middle)
         return self._trial(Plan(low, degree, options))
 
-    def _fewest(self, degree: int, options: Mapping[str, Any], least: float) -> Trial | None:
-        """The plan with the fewest Gaussians whose file has at least `least` dB, by bisection."""
+    def _below(self, degree: int, options: Mapping[str, Any], best: Trial | None) -> int:
+        """No file with more Gaussians than this is smaller than `best` by more than bisection leaves open.
 
-        def fits(keep: int) -> bool:
-            return self._trial(Plan(keep, degree, options)).psnr >= least
+        A file has so many bytes and so many more for each Gaussian: its first k of n take at least k/n of it.
+        """
+        whole = self._size(Plan(self._count, degree, options))
+        if best is None or whole < best.bytes:
+            return self._count
+        return self._count * best.bytes // whole - (self._count >> _STEPS)
 
-        low, high = self._least - 1, self._count
-        if not fits(high):
+    def _fewest(self, degree: int, options: Mapping[str, Any], least: float, most: int) -> Trial | None:
+        """The plan with the fewest Gaussians, at most `most`, whose file has at least `least` dB, by bisection."""
+        low, high = self._least - 1, most
+        if high <= low or not self._fits(Plan(high, degree, options), least):
             return None
         for _ in range(_STEPS):
             if high - low <= max(1, self._count >> _STEPS):
                 break
             middle = (low + high) // 2
-            low, high = (low, middle) if fits(middle) else (middle, high)
+            fits = self._fits(Plan(middle, degree, options), least)
+            low, high = (low, middle) if fits else (middle, high)
         return self._trial(Plan(high, degree, options))
+
+    def _fits(self, plan: Plan, least: float) -> bool:
+        return self._trial(plan).psnr >= least
 
     def _size(self, plan: Plan) -> int:
         if plan.key not in self._sizes:
