@@ -26,7 +26,7 @@ from PIL import Image
 from process_training import report, train_both
 from train import machine
 
-from splat.cli.process import Console
+from splat.cli.progress import Console
 from splat.core import Camera
 from splat.data import read_scene
 from splat.data.images import list_images

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from splat.core import DataError
 
 if TYPE_CHECKING:
-    from splat.cli.process import Console
+    from splat.cli.progress import Console
     from splat.link import Growth, SparseModel
     from splat.viewer.serving import Address
 
