@@ -19,17 +19,23 @@ from splat.training.strategy import Strategy
 GAIN = "mcmc.gain"
 """Of this step's noise, among the context's numbers."""
 
+UNIT_EXTENT = 5.0
+"""Extent of the scenes that the published weights are for. The paper's noise is a rate times a covariance, which grows
+with the cube of the units, and its penalty grows with the units: weights of their own in every scene. COLMAP makes the
+middle 80 % of the cameras 10 units across; a model in metres, from GPS or a scanner, may be any size."""
+
 
 @dataclass(frozen=True)
 class McmcConfig:
     """Options of MCMC density control."""
 
     noise: float = 5e5
-    """Strength of the noise on the centres, times their learning rate; 0 turns exploring off."""
+    """Strength of the noise on the centres, times their learning rate, in a scene of extent 5, as those of COLMAP
+    are; other scenes take it as if they were scaled to that. 0 turns exploring off."""
     opacity_penalty: float = 0.01
     """Weight of the mean opacity in the loss: what is not needed fades and is moved elsewhere."""
     scale_penalty: float = 0.01
-    """Weight of the mean scale in the loss: what is not needed shrinks."""
+    """Weight of the mean scale in the loss, in a scene of extent 5: what is not needed shrinks."""
     min_opacity: float = 0.005
     """Gaussians of at most this opacity are dead: they are moved onto living ones."""
     growth: float = 1.05
@@ -59,7 +65,8 @@ class Mcmc(Strategy):
     config: McmcConfig
 
     def penalties(self, ctx: Context) -> dict[str, float]:
-        return {"opacity": self.config.opacity_penalty, "scale": self.config.scale_penalty}
+        scale = self.config.scale_penalty * UNIT_EXTENT / ctx.scene_extent
+        return {"opacity": self.config.opacity_penalty, "scale": scale}
 
     def refines(self, ctx: Context) -> bool:
         """Whether Gaussians are relocated and added after this step."""
@@ -79,7 +86,8 @@ class Mcmc(Strategy):
         return not self.refines(ctx)
 
     def numbers(self, ctx: Context) -> dict[str, float]:
-        return {GAIN: self.config.noise * ctx.rates["means"]}
+        # The rate is in units of the scene, and so shall be the movement: the covariance is taken in unit extents.
+        return {GAIN: self.config.noise * ctx.rates["means"] * (UNIT_EXTENT / ctx.scene_extent) ** 2}
 
     def repeats(self, ctx: Context) -> bool:
         return self.config.noise > 0
