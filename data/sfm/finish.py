@@ -13,13 +13,10 @@ import numpy as np
 from splat.core.files import replacing
 from splat.data.frame import FILE as FRAME
 from splat.data.sfm import diagnosis, gps, orientation
+from splat.data.sfm.refine import refine
 
 if TYPE_CHECKING:
     from splat.data.sfm.worker import Job
-
-_MANY = 20  # photographs of one camera that fix two focal lengths, four terms of distortion and the principal point
-_MAX_ERROR = 4.0  # pixels; points beyond it are left out, as COLMAP does
-_MIN_ANGLE = 1.5  # degrees, likewise
 
 
 def finish(job: Job) -> dict[str, Any]:
@@ -37,7 +34,7 @@ def finish(job: Job) -> dict[str, Any]:
     job.progress(0, 2)
     model = pycolmap.Reconstruction(job.folder / models[0]["folder"])
     if mapped["attempt"] == "incremental":
-        _refine(model, job)
+        model = refine(model, job)
     job.progress(1, 2)
     positions = gps.positions(job.database)
     frame = _place(model, job, positions)
@@ -64,38 +61,6 @@ def finish(job: Job) -> dict[str, Any]:
         "gps": positions,
         "frame": frame,
     }
-
-
-def _refine(model: Any, job: Job) -> None:
-    """Bundle adjustment once more, with all that each camera has photographs enough to fix."""
-    import pycolmap
-
-    counts: dict[int, int] = {}
-    for identity in model.reg_image_ids():
-        camera = model.image(identity).camera_id
-        counts[camera] = counts.get(camera, 0) + 1
-    many = {identity for identity, count in counts.items() if count >= _MANY}
-    if not many:
-        return
-    if job.options.camera_model == "auto":
-        for identity in many:
-            camera = model.camera(identity)
-            focal, cx, cy, k = (float(p) for p in camera.params)  # SIMPLE_RADIAL
-            camera.model = pycolmap.CameraModelId.OPENCV
-            camera.params = [focal, focal, cx, cy, k, 0.0, 0.0, 0.0]
-    options = pycolmap.BundleAdjustmentOptions(refine_principal_point=True, print_summary=False)
-    options.ceres.solver_options.num_threads = 1
-    config = pycolmap.BundleAdjustmentConfig()
-    for identity in sorted(model.reg_image_ids()):
-        config.add_image(identity)
-    for identity in counts:
-        if identity not in many:
-            config.set_constant_cam_intrinsics(identity)
-    config.fix_gauge(pycolmap.BundleAdjustmentGauge.TWO_CAMS_FROM_WORLD)
-    pycolmap.create_default_bundle_adjuster(options, config, model).solve()
-    manager = pycolmap.ObservationManager(model)
-    manager.filter_all_points3D(_MAX_ERROR, _MIN_ANGLE)
-    model.update_point_3d_errors()
 
 
 def _place(model: Any, job: Job, positions: dict[str, list[float]]) -> dict[str, Any] | None:

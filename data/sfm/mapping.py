@@ -23,7 +23,8 @@ from splat.data.sfm import diagnosis, evidence, gps, snapshots
 if TYPE_CHECKING:
     from splat.data.sfm.worker import Job
 
-_ENOUGH = 0.9  # of the photographs, with fewer the next attempt is made; of the best worth, about as good
+_ENOUGH = 0.9  # of the photographs; with fewer the next attempt is made
+_ABOUT = 0.1  # of the best worth: attempts that fall short of it by less are about as good
 # Degrees between the rays of a point, where narrow triangles are allowed (COLMAP's default is 1.5).
 _NARROW = 0.5
 _FIRM = 30  # points that hold a photograph; COLMAP's incremental mapper asks for as many
@@ -70,7 +71,7 @@ def _best(job: Job) -> dict[str, Any]:
         if models
     }
     most = max(worths.values())
-    about = [name for name, worth in worths.items() if worth >= most - (1 - _ENOUGH) * abs(most)]
+    about = [name for name, worth in worths.items() if worth >= most - _ABOUT * abs(most)]
     best = max(about, key=lambda name: (_agrees(found[name]), worths[name]))  # the first of equals
     largest = found[best][0]
     if largest["parallax"] < _PARALLAX:

@@ -59,7 +59,7 @@ STAGES = (
     Stage("features", ("camera_model", "max_size", "features"), ("process/database.db",)),
     Stage("matches", ("matching", "seed"), ("process/database.db",)),
     Stage("mapping", ("mapper",), ("process/models",), revision=2),
-    Stage("model", ("orient",), ("sparse/0/images.bin",)),
+    Stage("model", ("orient",), ("sparse/0/images.bin",), revision=1),
 )
 UNDISTORTION = Stage("undistortion", (), ("undistorted/sparse/0/images.bin",))
 STEREO = Stage("stereo", ("mvs_size",), ("dense.ply", "depths"), revision=1)

@@ -26,6 +26,7 @@ from splat.data.sfm import (
     mapping,
     orientation,
     pairs,
+    refine,
     snapshots,
 )
 from splat.data.sfm.picture import Picture
@@ -98,6 +99,54 @@ def test_exact_matches_give_exact_poses(mapped):
     extent = 1.1 * max(np.linalg.norm(i.projection_center()) for i in truth.images.values())
     assert max(error.proj_center_error for error in errors) < 1e-4 * extent
     assert max(error.rotation_error_deg for error in errors) < 1e-2
+
+
+def noisy(rigs: dict[int, tuple[float, float]], points: int, pixels: float) -> pycolmap.Reconstruction:
+    """24 photographs by each camera, {camera: its principal point}, with features so many pixels off; the model has all
+    principal points in the middle."""
+    pycolmap.set_random_seed(0)
+    settings = pycolmap.SyntheticDatasetOptions(
+        num_rigs=len(rigs),
+        num_cameras_per_rig=1,
+        num_frames_per_rig=24,
+        num_points3D=points,
+        camera_model_id="OPENCV",
+    )
+    settings.camera_params = [1280.0, 1280.0, 512.0, 384.0, 0.02, -0.01, 0.001, -0.001]
+    model = pycolmap.synthesize_dataset(settings)
+    pycolmap.synthesize_noise(pycolmap.SyntheticNoiseOptions(point2D_stddev=pixels), model)
+    for identity in model.reg_image_ids():
+        image = model.image(identity)
+        shift = np.array(rigs[image.camera_id]) - (512.0, 384.0)
+        for feature in image.points2D:
+            feature.xy = feature.xy + shift
+    return model
+
+
+@pytest.mark.parametrize(
+    "rigs",
+    [{1: (512.0, 384.0)}, {1: (552.0, 374.0)}, {1: (512.0, 384.0), 2: (552.0, 374.0)}],
+    ids=["middle", "off", "one of two"],
+)
+def test_a_principal_point_is_freed_where_points_tell_of_it(tmp_path, rigs):
+    job = Job(tmp_path, [], ProcessOptions(camera_model="OPENCV"), True, False, io.StringIO())
+    model = refine.refine(noisy(rigs, 300, 0.5), job)
+    for identity, centre in rigs.items():
+        found = tuple(model.camera(identity).params[2:4])
+        if centre == (512.0, 384.0):
+            assert found == centre  # bit for bit: nobody has touched it
+        else:
+            assert found == pytest.approx(centre, abs=4.0)  # a tenth of the way
+
+
+def test_what_a_principal_point_has_to_explain():
+    assert not refine.earns(23513.0, 3493, 23508.0)  # a video: 7 pixels of drift, the rotations worse
+    assert refine.earns(
+        131446.0, 13625, 130392.0
+    )  # fox: 17 pixels from the middle, the rotations six times better
+    assert refine.earns(1.0, 200, 0.0)
+    assert not refine.earns(0.0, 200, 0.0)
+    assert not refine.earns(1.0, 200, 1.1)
 
 
 def test_gps_tells_of_walks_and_not_of_vases(tmp_path):

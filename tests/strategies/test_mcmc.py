@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from fake_run import at_step, context, gaussians, rows
@@ -21,7 +23,8 @@ def with_dead(count: int = 60, dead: int = 10, **options) -> Context:
 
 
 def test_noise_alone_moves_the_means_alone():
-    """mu += Sigma eta sigmoid(100 ((1 - o) - 0.995)) 5e5 lr, eta from the run's generator."""
+    """mu += Sigma eta sigmoid(100 ((1 - o) - 0.995)) 5e5 lr, Sigma in units of a scene of extent 5, eta from the
+    run's generator."""
     ctx = at_step(with_dead(extent=2.0), 40)
     before, rate = rows(ctx), ctx.rates["means"]
     assert rate == pytest.approx(2.0 * 1.6e-4, rel=0.01)
@@ -31,11 +34,33 @@ def test_noise_alone_moves_the_means_alone():
     strategy.after_step(ctx)
     expected = before["means"].double()
     others = [before[name].double() for name in ("quats", "log_scales", "logit_opacities")]
-    kernels_reference.add_noise_(expected, *others, eta.double(), 5e5 * rate)
+    kernels_reference.add_noise_(expected, *others, eta.double(), 5e5 * rate * (5 / 2) ** 2)
     torch.testing.assert_close(ctx.gaussians.means.double(), expected, rtol=1e-6, atol=1e-6)
     assert (ctx.gaussians.means != before["means"]).any(1)[torch.arange(10) * 6].all()
     after = rows(ctx)
     assert all(torch.equal(after[name], before[name]) for name in before if name != "means")
+
+
+def test_units_do_not_matter():
+    """The same scene in metres and in millimetres moves as far and is as keen to shrink, in its own units."""
+    moved, pulls = [], []
+    for unit in (1.0, 1000.0):
+        g = gaussians(60)
+        g.logit_opacities[:30] = torch.logit(torch.tensor(0.004))
+        g.means *= unit
+        g.log_scales += math.log(unit)
+        ctx = at_step(context(g, extent=3.0 * unit), 40)
+        before = g.means.clone()
+        strategy = Mcmc(McmcConfig())
+        ctx.set_numbers(strategy.numbers(ctx))
+        strategy.after_step(ctx)
+        moved.append((ctx.gaussians.means - before) / unit)
+        pulls.append(strategy.penalties(ctx)["scale"] * float(g.log_scales.exp().mean()))
+    # Differences of float32 centres, whose rounding is that of coordinates of this size.
+    rounding = 4 * torch.finfo(torch.float32).eps * float(gaussians(60).means.abs().max())
+    assert moved[0].abs().max() > 100 * rounding
+    torch.testing.assert_close(moved[0], moved[1], rtol=1e-4, atol=rounding)
+    assert pulls[0] == pytest.approx(pulls[1], rel=1e-4)
 
 
 def test_noise_can_be_turned_off():
@@ -187,7 +212,7 @@ def test_generator_decides_alone():
 
 def test_penalties_and_state():
     strategy = Mcmc(McmcConfig(opacity_penalty=0.02))
-    assert strategy.penalties(with_dead()) == {"opacity": 0.02, "scale": 0.01}
+    assert strategy.penalties(with_dead(extent=5.0)) == {"opacity": 0.02, "scale": 0.01}
     strategy.load_state_dict(strategy.state_dict())
 
 
