@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import shutil
 import time
 from collections.abc import Callable
@@ -108,10 +109,21 @@ def process(
     except KeyboardInterrupt:
         raise Interrupted(f"stopped at {stage}; the same command goes on from there: {data}") from None
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
+        raise _refused(error, data, stage) from error
+
+
+def _refused(error: OSError, data: Path, stage: str) -> DatasetError:
+    """What to say of a disk that would not write to the dataset, or not read what it is made of."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
         remedy = "free some space and start the same command again: it goes on from here"
-        raise DatasetError("disk-full", data, f"the disk is full; stopped at {stage}", remedy) from error
+        return DatasetError("disk-full", data, f"the disk is full; stopped at {stage}", remedy)
+    path = data if error.filename is None else Path(os.fsdecode(error.filename))
+    reason = (error.strerror or type(error).__name__).lower()
+    if path.absolute().is_relative_to(data.absolute()):
+        remedy = "name a folder that you may write to"
+        return DatasetError("not-writable", path, f"cannot be written: {reason}; stopped at {stage}", remedy)
+    remedy = "see that it may be read, or leave it out, and start the same command again"
+    return DatasetError("not-readable", path, f"{reason}; stopped at {stage}", remedy)
 
 
 def _further(options: ProcessOptions) -> list[Stage]:

@@ -336,6 +336,25 @@ def test_a_disk_that_fills_up_while_copying(splat, photos, tmp_path, monkeypatch
     assert "the disk is full; stopped at photographs; free some space and start the same command" in line
 
 
+def test_a_folder_that_cannot_be_written(splat, photos, tmp_path):
+    (tmp_path / "file").touch()
+    line = fail(splat, "process", photos, tmp_path / "file" / "d")
+    assert (
+        "cannot be written: not a directory; stopped at photographs; name a folder that you may write to"
+        in line
+    )
+
+
+def test_a_photograph_that_may_not_be_read(splat, photos, tmp_path, monkeypatch):
+    def denied(source, target):
+        raise PermissionError(13, "Permission denied", str(source))
+
+    monkeypatch.setattr(gather.shutil, "copy2", denied)
+    line = fail(splat, "process", photos, tmp_path / "d")
+    assert str(photos) in line
+    assert "permission denied; stopped at photographs; see that it may be read, or leave it out" in line
+
+
 def test_a_disk_that_fills_up_under_colmap(tmp_path):
     """What SQLite writes to the log then, from a child that ends with it."""
     (tmp_path / "process").mkdir()
