@@ -65,7 +65,8 @@ class Document:
         return value
 
     def accessor(self, index: Any, width: int) -> np.ndarray:
-        """[count, width] float32 values of the accessor; whole numbers are taken as shares of the largest."""
+        """[count, width] float32 values of the accessor, which may be the file's own, not to be written to; whole
+        numbers are taken as shares of the largest."""
         item = self.item("accessors", index)
         kind = _TYPES.get(self.number(item, "componentType"))
         if kind is None or _WIDTHS.get(str(item.get("type"))) != width:
@@ -100,7 +101,7 @@ class Document:
             start if count else 0,
             (stride, dtype.itemsize),
         )
-        found = values.astype(np.float32)
+        found = values.astype(np.float32, copy=False)
         if dtype.kind != "f":
             found = np.maximum(found / np.iinfo(dtype).max, -1).astype(np.float32)
         return found

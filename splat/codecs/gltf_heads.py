@@ -49,7 +49,7 @@ def read(
             raise DataError(
                 f"{document.path}: damaged: {len(column)} values of {name}, there are {len(values)} Gaussians"
             )
-        values[:, i] = torch.from_numpy(column)
+        values.numpy()[:, i] = column
     found[0].extras = heads.split(said, values)
     saved = {}
     for head, accessor in zip(said, accessors, strict=True):

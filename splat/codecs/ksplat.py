@@ -102,7 +102,8 @@ def read(path: Path) -> Decoded:
     if not found:
         raise DataError(f"{path}: damaged: it has no sections")
     notes = ["a .ksplat has no antialiasing flag: taken as classic"]
-    return Decoded(Gaussians.cat(found), {"version": "0.1", "level": level, "comments": []}, notes)
+    scene = found[0] if len(found) == 1 else Gaussians.cat(found)
+    return Decoded(scene, {"version": "0.1", "level": level, "comments": []}, notes)
 
 
 def _read_section(
