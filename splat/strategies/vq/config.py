@@ -30,8 +30,9 @@ class VqConfig:
     """Learning rates of what is quantized fall to this share at the end."""
     opacity_penalty: float = 0.0
     """Weight of the mean opacity in the loss, besides that of the density control, until the last pruning."""
-    prune: float = 1.0
-    """Price of a Gaussian's bits, of which learned masks decide which are worth it, against `rate`; 0: all stay."""
+    prune: float = 2.0
+    """Price of a Gaussian's bits, of which learned masks decide which are worth it, against `rate`; 0: all stay.
+    Above 1, as the others make up for a part of what one did that goes."""
 
     def __post_init__(self) -> None:
         for ok, message in (

@@ -23,9 +23,10 @@ LABELS = "vq_labels"
 MEASURED = "vq_measured"
 _TETHERED = ("quats", "log_scales", "logit_opacities", "sh")
 _SLOWED = ("quats", "log_scales", "logit_opacities", "sh0", "shN")
-# Times their own rate, at which view-dependent colours learn once they are quantized: theirs is made for whole runs,
-# and carries none of them far enough in what is left of one to make up for its codeword.
-_LIVELY = 15.0
+# Steps in which view-dependent colours could cover the distance to their words, once they are quantized. Their own rate
+# is made for whole runs: some hundred steps, in which codewords have changed. Measured on chair, whose colours learned
+# best at 15 times their rate, which is this distance in so many steps.
+_WITHIN = 35.0
 _REACH = 2.0  # of the root mean square distance from a value to its word
 _MOVE = 10  # steps between two moves of the codewords
 _MEASURE = 10  # steps between two measurements of the squared error, and of what changes cost
@@ -61,6 +62,7 @@ class Vq(Strategy):
         self._begun = False
         self._stale = False
         self._error = 0.0  # running mean of the squared error
+        self._pace = 0.0  # least rate of view-dependent colours, before rates fall
         self._limits: dict[str, Tensor] = {}
         self._cap = ctx.cap
         self._samples = 0
@@ -128,6 +130,7 @@ class Vq(Strategy):
             "limits": dict(self._limits),
             "stale": self._stale,
             "error": self._error,
+            "pace": self._pace,
             "cap": self._cap,
             "samples": self._samples,
             "seen": self._seen,
@@ -139,6 +142,7 @@ class Vq(Strategy):
             self.layout.load_state_dict(state["layout"])
         self._limits = dict(state["limits"])
         self._stale, self._error, self._cap = state["stale"], state["error"], state["cap"]
+        self._pace = state["pace"]
         self._samples, self._seen = state["samples"], state["seen"].to(self._ctx.gaussians.device)
         self._ctx.cap = min(self._ctx.cap, self._cap)
 
@@ -148,6 +152,8 @@ class Vq(Strategy):
         self._keep(ctx, self.layout.begin(ctx.gaussians, self._weights(ctx), lam, ctx.config.seed))
         self._begun = True
         self._limit(ctx, self.layout.shown(ctx.gaussians, self._labels(ctx)))
+        views = self._limits["sh"][1:] / _REACH
+        self._pace = float(views.square().mean().sqrt()) / _WITHIN if views.numel() else 0.0
 
     def _assign(self, ctx: Context, learn: bool) -> None:
         g, weight, lam = ctx.gaussians, self._weights(ctx), self._lam(ctx)
@@ -190,12 +196,12 @@ class Vq(Strategy):
 
     def _slow(self, ctx: Context) -> None:
         """This step's rates of what is quantized: they fall from 1 at the start to `final_rate` at the end, of what
-        they are in other runs; view-dependent colours learn faster."""
+        they are in other runs; view-dependent colours learn faster, by how far they are from their words."""
         start = self.config.start * ctx.steps
         factor = self.config.final_rate ** min(1.0, (ctx.step - start) / max(1.0, ctx.steps - start))
         for name in _SLOWED:
             ctx.rates[name] *= factor
-        ctx.rates["shN"] *= _LIVELY
+        ctx.rates["shN"] = max(ctx.rates["shN"], self._pace * factor)
 
     def _labels(self, ctx: Context) -> Tensor:
         return ctx.edits.state[LABELS]
