@@ -182,6 +182,12 @@ def gains(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return found
 
 
+def _group(row: dict[str, Any]) -> str:
+    """mcmc, or what stands before the rate: compact .vq, say."""
+    name: str = row["file"]
+    return "mcmc" if name.startswith("mcmc") else name.split(" rate ")[0]
+
+
 def plot(rows: list[dict[str, Any]], path: Path) -> None:
     """Kilobytes (logarithmic) against PSNR, a panel a data set."""
     from matplotlib.figure import Figure
@@ -191,10 +197,10 @@ def plot(rows: list[dict[str, Any]], path: Path) -> None:
     for place, name in enumerate(names, 1):
         axes = figure.add_subplot(1, len(names), place)
         here = [row for row in rows if row["set"] == name]
-        for group, mark in (("mcmc", "o"), ("compact .sog", "s"), ("compact .vq", "^")):
-            points = [row for row in here if row["file"].startswith(group)]
-            points.sort(key=lambda row: row["bytes"])
+        for group in sorted({_group(row) for row in here}, reverse=True):
+            points = sorted((row for row in here if _group(row) == group), key=lambda row: row["bytes"])
             sizes, scores = [row["bytes"] / 1e3 for row in points], [row["psnr"] for row in points]
+            mark = "o" if group == "mcmc" else "^" if group.endswith(".vq") else "s"
             axes.plot(sizes, scores, marker=mark, linestyle="-" if mark == "^" else "none", label=group)
             if group == "mcmc":
                 for row, x, y in zip(points, sizes, scores, strict=True):

@@ -155,7 +155,7 @@ def test_what_is_drawn_has_the_signs_of_what_is_stored(dataset: Dataset, layout:
 
 
 def test_view_dependent_colours_learn_faster_once_quantized(dataset: Dataset) -> None:
-    """As fast as covers the distance to their words in 35 steps, and no slower than in other runs."""
+    """As fast as covers the distance to their words in a fortieth of the steps, and no slower than in other runs."""
     for spread in (0.0, 1.0):
         chosen = run(session(dataset, "vq"), 46)
         ctx, strategy = chosen.trainer.ctx, chosen.trainer.strategies[1]
@@ -170,7 +170,7 @@ def test_view_dependent_colours_learn_faster_once_quantized(dataset: Dataset) ->
         run(chosen, 20)
         fallen = ctx.rates["sh0"] / ctx.config.rates.sh0
         assert fallen < 1
-        pace = max(before * ctx.config.rates.sh0, distance / 35)
+        pace = max(before * ctx.config.rates.sh0, distance / (0.6 * 120 / 40))
         assert (pace > before * ctx.config.rates.sh0) == (spread > 0)
         assert ctx.rates["shN"] == pytest.approx(pace * fallen, rel=1e-5)
 

@@ -23,10 +23,10 @@ LABELS = "vq_labels"
 MEASURED = "vq_measured"
 _TETHERED = ("quats", "log_scales", "logit_opacities", "sh")
 _SLOWED = ("quats", "log_scales", "logit_opacities", "sh0", "shN")
-# Steps in which view-dependent colours could cover the distance to their words, once they are quantized. Their own rate
-# is made for whole runs: some hundred steps, in which codewords have changed. Measured on chair, whose colours learned
-# best at 15 times their rate, which is this distance in so many steps.
-_WITHIN = 35.0
+# Of the quantized part of the run, in which view-dependent colours could cover the distance to their words. Their own
+# rate is made for whole runs, and takes a fifth to a third of that part. Measured on chair, whose colours learned best
+# at 15 times their rate.
+_WITHIN = 1 / 40
 _REACH = 2.0  # of the root mean square distance from a value to its word
 _MOVE = 10  # steps between two moves of the codewords
 _MEASURE = 10  # steps between two measurements of the squared error, and of what changes cost
@@ -153,7 +153,8 @@ class Vq(Strategy):
         self._begun = True
         self._limit(ctx, self.layout.shown(ctx.gaussians, self._labels(ctx)))
         views = self._limits["sh"][1:] / _REACH
-        self._pace = float(views.square().mean().sqrt()) / _WITHIN if views.numel() else 0.0
+        steps = max(1.0, _WITHIN * (1 - self.config.start) * ctx.steps)
+        self._pace = float(views.square().mean().sqrt()) / steps if views.numel() else 0.0
 
     def _assign(self, ctx: Context, learn: bool) -> None:
         g, weight, lam = ctx.gaussians, self._weights(ctx), self._lam(ctx)
