@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from splat.data.scene import Points
+from splat.data.stereo.floor import Plane
 from splat.data.stereo.views import StereoView, pixel_rays, world_points
 
 _CELLS = 16  # along the longer side of a picture, in which its colours are averaged
@@ -22,12 +23,15 @@ _BLUR = math.radians(4)  # within which directions count alike
 _FAR = 2.0  # radius, in units of the distance of the farthest points from the middle of the cameras
 
 
-def backdrop(views: Sequence[StereoView], depths: Sequence[Tensor], count: int) -> Points:
+def backdrop(
+    views: Sequence[StereoView], depths: Sequence[Tensor], count: int, plane: Plane | None = None
+) -> Points:
     """Points on a sphere around the cameras, evenly over all directions.
 
     Args:
         depths: [H, W] of each view, everywhere; far places count for more than near ones, as these hide what is behind.
         count: number of points.
+        plane: a floor, on which lies what would be behind it.
     """
     middle = torch.stack([view.camera.position.double() for view in views]).mean(0)
     directions, colours, weights, far = [], [], [], 0.0
@@ -49,6 +53,10 @@ def backdrop(views: Sequence[StereoView], depths: Sequence[Tensor], count: int) 
     weight = torch.cat(weights) * (angle + _BLUR) ** -4
     colour = weight @ torch.cat(colours) / weight.sum(1, keepdim=True)
     xyz = middle + _FAR * far * sown.double().cpu()
+    if plane is not None:
+        above, below = plane.height(middle), plane.height(xyz)
+        share = torch.where(below < 0, above / (above - below), 1.0)
+        xyz = middle + share[:, None] * (xyz - middle)
     return Points(xyz, (colour * 255 + 0.5).clamp(0, 255).to(torch.uint8).cpu())
 
 

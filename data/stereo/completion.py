@@ -4,8 +4,10 @@ Of three photographs a good part of every new view is shown by one of them alone
 is better begun with a guess than with nothing. Inverse depth is continued as a thin plate under tension (Terzopoulos
 1983), bent freely where the photograph has an edge (weights exp(-k |grad I|)): a plane in space is exactly linear in
 inverse depth over the pixels, so that walls and floors go on as planes. Beyond the edges of a picture its colours are
-continued too, smoothly, on a coarse grid. Nothing of it is measured: training moves what the photographs see, and the
-rest stays a blurred guess in place of a black hole.
+continued too, smoothly, on a coarse grid. Where cameras stand around something on a floor, the floor bounds all
+guesses, what lies above its far end is far, what lies beyond a picture is background, and nothing hangs where cameras
+stand. Nothing of it is measured: training moves what the photographs see, and the rest stays a blurred guess in place
+of a black hole.
 """
 
 from __future__ import annotations
@@ -23,10 +25,12 @@ from torch.nn import functional
 from splat.core import Camera
 from splat.data.scene import Points
 from splat.data.stereo.backdrop import backdrop
-from splat.data.stereo.views import DepthMap, StereoView, world_points
+from splat.data.stereo.floor import Floor, on_floor, paved
+from splat.data.stereo.views import DepthMap, StereoView, cells, world_points
 
 _PIXELS = 40_000  # of the grid on which a view is completed, at most: the time grows faster than they do
 _TINY = 1e-9  # keeps the equations regular where nothing is known
+_SINKING = 0.003  # weight with which the guess above a floor's far end is drawn to what is farthest
 _OUTLIERS = 0.01  # share of known depths at either end that does not bound the others
 
 
@@ -56,15 +60,28 @@ class Completion:
         inside: of pixels without depth.
         beyond: of what lies beyond the edges of the pictures, few and far apart.
         behind: of a sphere behind everything.
+        below: of a floor where nothing else lies on it.
     """
 
     inside: Points
     beyond: Points
     behind: Points
+    below: Points
 
 
-def completed(view: StereoView, depth: DepthMap, options: CompletionOptions) -> Tensor:
-    """[H, W] float32 depth at every pixel; as it is where it is known. At least one pixel must be."""
+def completed(
+    view: StereoView,
+    depth: DepthMap,
+    options: CompletionOptions,
+    floor: Floor | None = None,
+    farthest: float = 0.0,
+) -> Tensor:
+    """[H, W] float32 depth at every pixel; as it is where it is known. At least one pixel must be.
+
+    Args:
+        floor: guesses do not lie behind it.
+        farthest: depth of what is farthest in all views.
+    """
     known = depth.depth > 0
     height, width = known.shape
     shrink = min(1.0, (_PIXELS / (height * width)) ** 0.5)
@@ -73,14 +90,19 @@ def completed(view: StereoView, depth: DepthMap, options: CompletionOptions) -> 
     inverse = torch.where(known, 1 / depth.depth.clamp_min(1e-30), 0.0)
     mean = functional.adaptive_avg_pool2d(inverse[None], size)[0] / share.clamp_min(_TINY)
     image = functional.adaptive_avg_pool2d(view.image.permute(2, 0, 1), size).permute(1, 2, 0)
+    low, high = _bounds(depth)
+    if floor is not None:
+        low = min(low, 1 / farthest)
+        rising = (share == 0) & (1 / floor.depth(view.camera.resized(size[1], size[0]), share.device) < low)
+        mean, share = torch.where(rising, low, mean), torch.where(rising, _SINKING, share)
     plate = _plate(_array(mean), _array(share), _array(image), 1.0, options.tension, options.edge)
     full = functional.interpolate(
         torch.from_numpy(plate)[None, None].to(inverse), (height, width), mode="bilinear", align_corners=False
     )[0, 0]
-    low, high = torch.quantile(
-        inverse[known][:: len(inverse[known]) // 1_000_000 + 1], _ends(inverse)
-    ).tolist()
-    return torch.where(known, depth.depth, 1 / full.clamp(low * 0.7, high))
+    guess = 1 / full.clamp(low * 0.7, high)
+    if floor is not None:
+        guess = torch.minimum(guess, floor.depth(view.camera, guess.device))
+    return torch.where(known, depth.depth, guess)
 
 
 def complete(
@@ -88,6 +110,7 @@ def complete(
     depths: Sequence[DepthMap],
     points: Points | None = None,
     options: CompletionOptions | None = None,
+    floor: Floor | None = None,
 ) -> Completion:
     """Points for the pixels without depth, and for what lies beyond the pictures, as far as no view contradicts.
 
@@ -98,6 +121,7 @@ def complete(
         depths: confirmed ones, as `reconstruct` gives them.
         points: with tracks whose frames are numbered as `views`: depths of single pixels of those that see them, on
             which a view without a partner for stereo rests alone.
+        floor: what the cameras stand around, if they do.
     """
     options = options or CompletionOptions()
     if points is not None and points.tracks is not None:
@@ -105,8 +129,15 @@ def complete(
             anchored(view, depth, points, i)
             for i, (view, depth) in enumerate(zip(views, depths, strict=True))
         ]
+    if floor is not None:
+        pairs = list(zip(views, depths, strict=True))
+        depths = [
+            _filled(depth, on_floor(view, pairs[:i] + pairs[i + 1 :], floor))
+            for i, (view, depth) in enumerate(pairs)
+        ]
     told = [i for i, depth in enumerate(depths) if bool((depth.depth > 0).any())]
-    full = {i: completed(views[i], depths[i], options) for i in told}
+    farthest = max((1 / _bounds(depths[i])[0] for i in told), default=0.0)
+    full = {i: completed(views[i], depths[i], options, floor, farthest) for i in told}
     inside, beyond = [_NOTHING], [_NOTHING]
     for i in told:
         view, others = views[i], [j for j in told if j != i]
@@ -115,32 +146,37 @@ def complete(
             free &= view.mask
         places = world_points(view.camera, full[i])[free]
         known = [(views[j].camera, depths[j].depth) for j in others]
-        inside.append(_kept(places, view.image[free], ~_before(places, known, 1 - options.slack)))
+        inside.append(_kept(places, view.image[free], ~_hanging(places, known, 1 - options.slack, floor)))
         places, colours = _beyond(view, full[i], options)
+        if floor is not None:
+            places = floor.background(view.camera, places, farthest)
         everywhere = [(views[j].camera, full[j]) for j in others]
-        beyond.append(_kept(places, colours, ~_before(places, everywhere, 1 + options.slack)))
+        beyond.append(_kept(places, colours, ~_hanging(places, everywhere, 1 + options.slack, floor)))
     behind = _points([_NOTHING])
     if told and options.directions:
-        behind = backdrop([views[i] for i in told], [full[i] for i in told], options.directions)
-    return Completion(_points(inside), _points(beyond), behind)
+        plane = None if floor is None else floor.plane
+        behind = backdrop([views[i] for i in told], [full[i] for i in told], options.directions, plane)
+    below = [_NOTHING]
+    if floor is not None:
+        below += [paved([views[i] for i in told], [full[i] for i in told], floor)]
+    return Completion(_points(inside), _points(beyond), behind, _points(below))
 
 
 def anchored(view: StereoView, depth: DepthMap, points: Points, number: int) -> DepthMap:
     """The depth, with that of the points that view `number` sees where it has none."""
     assert points.tracks is not None
     mine = points.tracks.points()[points.tracks.frames == number]
-    camera, known = view.camera, depth.depth
-    pose = camera.world_to_camera.double()
-    local = points.xyz[mine].double() @ pose[:3, :3].T + pose[:3, 3]
-    z = local[:, 2]
-    column = torch.floor(local[:, 0] / z * camera.fx + camera.cx)
-    row = torch.floor(local[:, 1] / z * camera.fy + camera.cy)
-    shown = (z > 0) & (column >= 0) & (row >= 0) & (column < camera.width) & (row < camera.height)
-    place = (row * camera.width + column)[shown].long().to(known.device)
+    known = depth.depth
+    _, place, z = cells(view.camera, points.xyz[mine].double())
     nearest = torch.full_like(known.flatten(), torch.inf)
-    nearest.scatter_reduce_(0, place, z[shown].to(known), "amin")
+    nearest.scatter_reduce_(0, place.to(known.device), z.to(known), "amin")
     nearest = torch.where(nearest.isinf(), 0, nearest).reshape(known.shape)
-    return DepthMap(torch.where(known > 0, known, nearest), depth.confidence)
+    return _filled(depth, nearest)
+
+
+def _filled(depth: DepthMap, other: Tensor) -> DepthMap:
+    """The depth, and the other where it has none."""
+    return DepthMap(torch.where(depth.depth > 0, depth.depth, other), depth.confidence)
 
 
 _NOTHING = torch.zeros(0, 3), torch.zeros(0, 3)
@@ -155,19 +191,16 @@ def _points(parts: Sequence[tuple[Tensor, Tensor]]) -> Points:
     return Points(xyz.double(), (rgb * 255 + 0.5).clamp(0, 255).to(torch.uint8))
 
 
-def _before(places: Tensor, seen: Sequence[tuple[Camera, Tensor]], slack: float) -> Tensor:
-    """[P] bool: nearer than `slack` times the depth that one of the cameras has there; false where it has none."""
+def _hanging(
+    places: Tensor, seen: Sequence[tuple[Camera, Tensor]], slack: float, floor: Floor | None
+) -> Tensor:
+    """[P] bool: nearer than `slack` times the depth that one of the cameras has there, or where cameras stand."""
     found = torch.zeros(len(places), dtype=torch.bool, device=places.device)
     for camera, depth in seen:
-        pose = camera.world_to_camera.to(places)
-        local = places @ pose[:3, :3].T + pose[:3, 3]
-        z = local[:, 2]
-        column = torch.floor(local[:, 0] / z * camera.fx + camera.cx)
-        row = torch.floor(local[:, 1] / z * camera.fy + camera.cy)
-        shown = (z > 0) & (column >= 0) & (row >= 0) & (column < camera.width) & (row < camera.height)
-        there = depth[row[shown].long(), column[shown].long()]
-        found[shown] |= (there > 0) & (z[shown] < slack * there)
-    return found
+        shown, place, z = cells(camera, places)
+        there = depth.flatten()[place]
+        found[shown] |= (there > 0) & (z < slack * there)
+    return found if floor is None else found | floor.free(places)
 
 
 def _beyond(view: StereoView, depth: Tensor, options: CompletionOptions) -> tuple[Tensor, Tensor]:
@@ -244,8 +277,12 @@ def _plate(
     return found.reshape(values.shape) * scale
 
 
-def _ends(like: Tensor) -> Tensor:
-    return torch.tensor([_OUTLIERS, 1 - _OUTLIERS], device=like.device)
+def _bounds(depth: DepthMap) -> tuple[float, float]:
+    """Least and greatest inverse depth that is known, but for a few outliers."""
+    inverse = 1 / depth.depth[depth.depth > 0]
+    ends = inverse.new_tensor([_OUTLIERS, 1 - _OUTLIERS])
+    low, high = torch.quantile(inverse[:: len(inverse) // 1_000_000 + 1], ends).tolist()
+    return low, high
 
 
 def _array(values: Tensor) -> NDArray[np.float64]:

@@ -70,6 +70,25 @@ def world_points(camera: Camera, depth: Tensor) -> Tensor:
     return local @ to_world[:3, :3].T + to_world[:3, 3]
 
 
+def projected(camera: Camera, points: Tensor) -> tuple[Tensor, Tensor]:
+    """[..., 2] pixels and [...] depth of world points [..., 3]; pixels of depth 0 are not finite."""
+    pose = camera.world_to_camera.to(points)
+    local = points @ pose[:3, :3].T + pose[:3, 3]
+    z = local[..., 2]
+    x = local[..., 0] / z * camera.fx + camera.cx
+    y = local[..., 1] / z * camera.fy + camera.cy
+    return torch.stack([x, y], -1), z
+
+
+def cells(camera: Camera, points: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """[P] bool which of points [P, 3] a camera shows; of these [M] cells of the flattened picture and [M] depth."""
+    pixels, z = projected(camera, points)
+    size = pixels.new_tensor([camera.width, camera.height])
+    shown = (z > 0) & (pixels >= 0).all(-1) & (pixels < size).all(-1)
+    column, row = pixels[shown].long().unbind(-1)
+    return shown, row * camera.width + column, z[shown]
+
+
 def sample(image: Tensor, pixels: Tensor, *, mode: str = "bilinear") -> Tensor:
     """Values [C, ...] of `image` [C, H, W] at `pixels` [..., 2] (centres at +0.5); the border's outside of it."""
     height, width = image.shape[-2:]

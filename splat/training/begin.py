@@ -28,6 +28,7 @@ from splat.data.stereo import (
     complete,
     reconstruct,
 )
+from splat.data.stereo.floor import Floor, all_around, floor_of
 from splat.training.config import InitConfig
 
 # Stereo works on pictures that have at most so many pixels, all views and those that they are matched against
@@ -121,22 +122,19 @@ class FromStereo:
         parts = [found.points, *([] if known is None else [known])]
         if not request.init.complete:
             return _joined(parts)
-        guess = _guessed(dataset, views, found.depths)
-        if len(views) > _FEW and _all_around([view.camera for view in views]):
+        cameras = [view.camera for view in views]
+        floor = floor_of(torch.cat([part.xyz for part in parts]), cameras)
+        guess = _guessed(dataset, views, found.depths, floor)
+        if floor is None and len(views) > _FEW and all_around(cameras):
             nothing = Points(torch.zeros(0, 3, dtype=torch.float64), torch.zeros(0, 3, dtype=torch.uint8))
             guess = replace(guess, inside=nothing, beyond=nothing)
         # Thinned here where there is no room for all: what lies beyond the pictures is sown thin already.
         beyond = _thinned(guess.beyond, round(_BEYOND * request.most), request.generator)
         behind = _thinned(guess.behind, round(_BEYOND * request.most), request.generator)
-        room = request.most - len(beyond) - len(behind)
+        below = _thinned(guess.below, round(_BEYOND * request.most), request.generator)
+        room = request.most - len(beyond) - len(behind) - len(below)
         rest = _thinned(_joined([*parts, guess.inside]), room, request.generator)
-        return _joined([rest, beyond, behind])
-
-
-def _all_around(cameras: Sequence[Camera]) -> bool:
-    """Whether two of them look more than a right angle apart: what one guesses hangs before the others, then."""
-    ahead = torch.stack([camera.world_to_camera[2, :3].double() for camera in cameras])
-    return bool((ahead @ ahead.T).min() < 0)
+        return _joined([rest, beyond, behind, below])
 
 
 def _joined(parts: Sequence[Points]) -> Points:
@@ -152,12 +150,14 @@ def _thinned(points: Points, most: int, generator: torch.Generator) -> Points:
     return Points(points.xyz[kept], points.rgb[kept])
 
 
-def _guessed(dataset: Dataset, views: Sequence[StereoView], depths: Sequence[DepthMap]) -> Completion:
+def _guessed(
+    dataset: Dataset, views: Sequence[StereoView], depths: Sequence[DepthMap], floor: Floor | None
+) -> Completion:
     """What the views show without depth, and what lies beyond them; of outlined objects only what is inside."""
     shown = [dataset.silhouette(index) for index in dataset.train]
     points = _numbered(dataset)
     if all(outline is None for outline in shown):
-        return complete(views, depths, points)
+        return complete(views, depths, points, floor=floor)
     outlined = []
     for view, depth, outline in zip(views, depths, shown, strict=True):
         mask = torch.ones_like(depth.depth, dtype=torch.bool) if view.mask is None else view.mask

@@ -1,7 +1,7 @@
 """Opacity decay: opacities shrink a little after every step; what the pictures need is pushed back up.
 
 Han et al., "Binocular-Guided 3D Gaussian Splatting with View Consistency for Sparse View Synthesis", NeurIPS 2024.
-There all of them shrink; here those that are drawn: nothing could push back what no photograph shows.
+There all of them shrink; here those that the picture shows: nothing could push back what is hidden or beyond its edge.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from splat.training.context import Context
 from splat.training.strategy import Strategy
 
 PUBLISHED_STEPS = 30_000
+_DRAWN = 0.02  # of a pixel, together: what contributes less is hidden, and nothing would push it back
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,7 @@ class DecayConfig:
     on: bool = True
     """Whether to use it."""
     rate: float = 0.995
-    """Factor of the opacities that are drawn, at every step of a run of 30,000 steps; of a shorter one a step
+    """Factor of the opacities that the picture shows, at every step of a run of 30,000 steps; of a shorter one a step
     counts for as many as it stands for, but for no more than `most`."""
     most: float = 2.4
     """Published steps that one step stands for, at most: what pushes back does not grow with the length of a step."""
@@ -46,7 +47,7 @@ class Decay(Strategy):
 
     name: ClassVar[str] = "decay"
     config_type: ClassVar[type] = DecayConfig
-    needs = frozenset({"radii"})
+    needs = frozenset({"contribution"})
     config: DecayConfig
 
     def factor(self, ctx: Context) -> float:
@@ -61,10 +62,12 @@ class Decay(Strategy):
         factor = self.factor(ctx)
         if factor == 1:
             return
-        radii = ctx.output.radii
-        assert radii is not None
-        if len(radii) != len(ctx.gaussians):  # density control has just added or removed rows: not this time
+        contribution = ctx.output.contribution
+        assert contribution is not None
+        if len(contribution) != len(
+            ctx.gaussians
+        ):  # density control has just added or removed rows: not this time
             return
         opacities = ctx.gaussians.opacities()
-        opacities = torch.where(radii > 0, opacities * factor, opacities)
+        opacities = torch.where(contribution > _DRAWN, opacities * factor, opacities)
         ctx.edits.replace("logit_opacities", None, torch.logit(opacities, 1e-7), zero_moments=False)
