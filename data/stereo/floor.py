@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from splat.core import Camera
+from splat.data.points import focus
 from splat.data.stereo.views import DepthMap, StereoView, pixel_rays, projected, sample, world_points
 
 _TRIALS = 500
@@ -108,18 +109,16 @@ def floor_of(points: Tensor, cameras: Sequence[Camera]) -> Floor | None:
     """
     if not all_around(cameras):
         return None
-    ahead = torch.stack([camera.forward.double().cpu() for camera in cameras])
     places = torch.stack([camera.position.double().cpu() for camera in cameras])
-    across = torch.eye(3, dtype=torch.float64) - ahead[:, :, None] * ahead[:, None]
-    focus = torch.linalg.lstsq(across.sum(0), (across @ places[..., None]).sum(0)).solution[:, 0]
+    middle = focus(cameras)
     for camera in cameras:
-        pixel, z = projected(camera, focus)
+        pixel, z = projected(camera, middle)
         size = pixel.new_tensor([camera.width, camera.height])
         if not bool((z > 0) & (pixel >= 0).all() & (pixel < size).all()):
             return None
     plane = bounding_plane(points.double().cpu(), places)
-    distance = (places - focus).norm(dim=1)
-    return None if plane is None else Floor(plane, focus, float(distance.min()), float(distance.max()))
+    distance = (places - middle).norm(dim=1)
+    return None if plane is None else Floor(plane, middle, float(distance.min()), float(distance.max()))
 
 
 def bounding_plane(points: Tensor, places: Tensor) -> Plane | None:

@@ -129,11 +129,11 @@ def test_decay_takes_as_much_from_a_short_run_as_was_published_for_a_long_one():
     assert piece.factor(short) == 0.995**10  # 300 would be too many
     before = short.gaussians.opacities()
     drawn = torch.arange(50) % 2
-    short.output = RenderOutput(torch.zeros(1, 1, 3), torch.zeros(1, 1), radii=drawn.int())
+    short.output = RenderOutput(torch.zeros(1, 1, 3), torch.zeros(1, 1), contribution=drawn.float())
     piece.after_step(short)
-    factor = torch.where(drawn > 0, 0.995**10, 1.0)  # nothing pushes back what no photograph shows
+    factor = torch.where(drawn > 0, 0.995**10, 1.0)  # nothing pushes back what is hidden
     torch.testing.assert_close(short.gaussians.opacities(), before * factor)
-    short.output = RenderOutput(torch.zeros(1, 1, 3), torch.zeros(1, 1), radii=torch.ones(49).int())
+    short.output = RenderOutput(torch.zeros(1, 1, 3), torch.zeros(1, 1), contribution=torch.ones(49))
     piece.after_step(short)  # rows of another scene: density control was there before
     torch.testing.assert_close(short.gaussians.opacities(), before * factor)
 
