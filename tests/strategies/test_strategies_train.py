@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from splat.data import Dataset
+from splat.data.registry import read_scene
 from splat.data.sample import write_sample
 from splat.strategies import registry
 from splat.training.config import InitConfig, TrainConfig
@@ -65,6 +66,25 @@ def run(chosen: Session, steps: int) -> Session:
     for _ in range(steps):
         chosen.trainer.step()
     return chosen
+
+
+def test_the_unit_of_length_changes_nothing(sample: Path):
+    """The same scene in another unit trains alike, growth and noise included; what is left are roundings.
+
+    By powers of two, which most of the arithmetic passes on exactly; not much smaller, where the near plane cuts.
+    """
+    scores = []
+    for unit in (1.0, 64.0, 0.25):
+        scene = read_scene(sample)
+        for index, frame in enumerate(scene.frames):
+            pose = frame.camera.world_to_camera.clone()
+            pose[:3, 3] *= unit
+            scene.frames[index] = replace(frame, camera=replace(frame.camera, world_to_camera=pose))
+        assert scene.points is not None
+        scene.points = replace(scene.points, xyz=unit * scene.points.xyz)
+        with Dataset(scene, holdout=True) as opened:
+            scores.append(run(session(opened, "mcmc"), 120).score(120).psnr)
+    assert scores[1:] == pytest.approx([scores[0]] * 2, abs=0.01)
 
 
 @pytest.mark.parametrize(
