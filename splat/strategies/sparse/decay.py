@@ -64,9 +64,8 @@ class Decay(Strategy):
             return
         contribution = ctx.output.contribution
         assert contribution is not None
-        if len(contribution) != len(
-            ctx.gaussians
-        ):  # density control has just added or removed rows: not this time
+        # Where density control has just added or removed rows: not this time.
+        if len(contribution) != len(ctx.gaussians):
             return
         opacities = ctx.gaussians.opacities()
         opacities = torch.where(contribution > _DRAWN, opacities * factor, opacities)
