@@ -148,7 +148,7 @@ def test_it_comes_before_what_prepares_the_file():
 
 
 def test_needs_are_those_of_the_pieces_in_use():
-    assert SparseView(SparseViewConfig()).needs == {"radii"}
+    assert SparseView(SparseViewConfig()).needs == {"contribution", "radii"}
     assert registry.build(("mcmc", "sparse_view"), {"sparse_view": off()})[1].needs == frozenset()
 
 
