@@ -55,7 +55,7 @@ def format_to_write(path: str | Path) -> Format:
 
 
 def decode(path: str | Path) -> tuple[Gaussians, Metadata]:
-    """Reads a scene: float32 on the CPU, every value finite.
+    """Reads a scene: float32 on the CPU, contiguous, every value finite.
 
     Returns:
         The Gaussians and the metadata: `format`, `version`, `comments` (lines), `notes` (one line for each
@@ -68,7 +68,9 @@ def decode(path: str | Path) -> tuple[Gaussians, Metadata]:
     form, found = read(path)
     if not columns.all_finite(found.gaussians):
         check_finite(found.gaussians, str(path))
-    return found.gaussians, {"format": form.name, **found.metadata, "notes": found.notes}
+    # The fused step of training works in place, and takes tensors as they lie.
+    gaussians = found.gaussians.map(torch.Tensor.contiguous)
+    return gaussians, {"format": form.name, **found.metadata, "notes": found.notes}
 
 
 def losses(gaussians: Gaussians, path: str | Path, metadata: Metadata | None = None) -> list[str]:

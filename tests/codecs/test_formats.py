@@ -76,6 +76,16 @@ def test_equal_scenes_give_equal_bytes(tmp_path: Path, case: Case) -> None:
 
 
 @every_case
+def test_what_is_read_lies_in_order_in_memory_of_its_own(tmp_path: Path, case: Case) -> None:
+    """As the fused step of training wants it, in place."""
+    path = tmp_path / f"scene{case[0]}"
+    encode(scene(20, 3, 0), path, {}, case[1])
+    for name, value in decode(path)[0].named_tensors():
+        assert value.is_contiguous(), name
+        assert value.numpy().flags.writeable, name
+
+
+@every_case
 def test_the_flag_the_frame_and_what_is_lost(tmp_path: Path, case: Case) -> None:
     path = tmp_path / f"scene{case[0]}"
     given_scene = scene(20, 3, 0, antialiased=True)
