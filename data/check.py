@@ -63,9 +63,7 @@ def _overview(context: Context) -> None:
     sizes = Counter((frame.camera.width, frame.camera.height) for frame in scene.frames)
     shown = some([f"{width}x{height} ({count})" for (width, height), count in sizes.most_common()])
     report.note("views", f"{scene.name}: {len(scene.frames)} views read by {scene.reader}, pixels: {shown}")
-    models = Counter(
-        frame.distortion.source.model if frame.distortion else "pinhole" for frame in scene.frames
-    )
+    models = Counter(frame.lens for frame in scene.frames)
     report.note(
         "cameras", "camera models: " + some([f"{name} ({count})" for name, count in models.most_common()])
     )

@@ -105,7 +105,7 @@ class _Builder:
             fx, fy, cx, cy = distortion.fx, distortion.fy, distortion.cx, distortion.cy
         camera = Camera(width, height, fx, fy, cx, cy, pose, name=view.name)
         mask, depth = self._mask(view), self._depth(view)
-        return Frame(view.name, view.path, camera, distortion, mask, orientation, depth)
+        return Frame(view.name, view.path, camera, distortion, mask, orientation, depth, intrinsics.model)
 
     def _fitted(self, view: View, header: Header) -> tuple[Intrinsics, int]:
         """The intrinsics at the file's own size, and the EXIF orientation under which they fit."""

@@ -103,6 +103,7 @@ class Frame:
         mask_path: a mask image (0 = ignore the pixel), or None.
         orientation: the EXIF orientation to apply after decoding; 1 leaves the pixels as they are stored.
         depth: a depth map that the format names for this photograph, or None.
+        model: COLMAP's name of the camera model that the dataset gives.
     """
 
     name: str
@@ -112,6 +113,14 @@ class Frame:
     mask_path: Path | None = None
     orientation: int = 1
     depth: DepthFile | None = None
+    model: str = "PINHOLE"
+
+    @property
+    def lens(self) -> str:
+        """The camera model, and what becomes of its distortion, for people."""
+        if self.distortion is not None:
+            return f"{self.model}, undistorted in memory"
+        return self.model if self.model.endswith("PINHOLE") else f"{self.model} without distortion"
 
 
 @dataclass

@@ -87,6 +87,9 @@ class Default(Strategy):
         """The step at which refinement ends."""
         return ctx.steps // 2 if self.config.refine_stop is None else self.config.refine_stop
 
+    def needed(self, ctx: Context) -> frozenset[str]:
+        return self.needs if ctx.training and self._gathers(ctx) else frozenset()
+
     def runs_ahead(self, ctx: Context) -> bool:
         c, taken = self.config, ctx.step + 1
         resets = c.reset_every > 0 and taken % c.reset_every == 0
@@ -94,11 +97,15 @@ class Default(Strategy):
         return taken >= self.stop(ctx) or not (refines or resets)
 
     def repeats(self, ctx: Context) -> bool:
-        return ctx.step + 1 < self.stop(ctx)  # whether statistics are taken
+        return self._gathers(ctx)
+
+    def _gathers(self, ctx: Context) -> bool:
+        """Whether this step's gradients count for a refinement to come."""
+        return ctx.step + 1 < self.stop(ctx)
 
     @torch.no_grad()
     def after_backward(self, ctx: Context) -> None:
-        if ctx.step + 1 >= self.stop(ctx):
+        if not self._gathers(ctx):
             return
         output, camera = ctx.output, ctx.camera
         assert output is not None

@@ -63,7 +63,7 @@ class Strategy:
     Class attributes:
         name: what the user types after --strategies.
         config: a dataclass of options; an instance is given to __init__ and kept as self.config.
-        needs: outputs and statistics asked for, of raster.NEEDS and "param_grads".
+        needs: outputs and statistics asked for in some step, of raster.NEEDS and "param_grads".
         controls_density: exactly one strategy of a run does.
         straight_through: the gradients of what `transform` returns are those of what it was given, as
             they are (Bengio et al. 2013). It is then called without autograd, and the fused step stays.
@@ -103,6 +103,11 @@ class Strategy:
     def proposal(self, views: int) -> Proposal:
         """How long and how large a run on so many training views should be, where its settings do not say."""
         return Proposal()
+
+    def needed(self, ctx: Context) -> frozenset[str]:
+        """What of `needs` the next render is asked for: each costs time. When ctx.training is False, it is a picture
+        to show or to score."""
+        return self.needs
 
     def renders(self, ctx: Context) -> list[Further]:
         """Further renders of this step; keep them to read their outputs."""

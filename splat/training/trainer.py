@@ -81,7 +81,6 @@ class Trainer(Steered):
         for strategy in self.strategies:
             strategy.setup(ctx)
         asked = frozenset().union(*(s.needs for s in self.strategies))
-        self._needs = asked - {PARAM_GRADS}
         fits = poses is None or getattr(backend, "fits_poses", False)
         self._deferred = deferred if PARAM_GRADS not in asked and fits else None
         if ctx.optimizer.kind == "quantized" and not getattr(backend, "quantized_moments", False):
@@ -336,7 +335,7 @@ class Trainer(Steered):
         held += [moment for moments in ctx.optimizer.moments.values() for moment in moments]
         places = tuple(tensor.data_ptr() for tensor in held)
         size = (len(ctx.gaussians), view.camera.width, view.camera.height, view.mask is not None)
-        return size, self.sh_degree, keys, places
+        return size, self.sh_degree, keys, self._needed(), places
 
     def _reorders(self) -> bool:
         """Whether the Gaussians are put in order after this step."""
@@ -456,7 +455,11 @@ class Trainer(Steered):
         if len(found) > 1:
             raise UsageError(f"one strategy of a run can blend features; {' and '.join(found)} both do")
         features = next(iter(found.values()), None)
-        return RenderOptions(background, self.sh_degree, features, self._needs)
+        return RenderOptions(background, self.sh_degree, features, self._needed())
+
+    def _needed(self) -> frozenset[str]:
+        """What the strategies ask the render for in this step."""
+        return frozenset().union(*(s.needed(self.ctx) for s in self.strategies)) - {PARAM_GRADS}
 
     def _finished(self, output: RenderOutput) -> RenderOutput:
         for strategy in self.strategies:

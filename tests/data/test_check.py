@@ -56,6 +56,23 @@ def test_everything_at_once(sample):
     assert all(finding.remedy for finding in findings if finding.severity != "fact")
 
 
+@pytest.mark.parametrize(
+    ("model", "params", "said"),
+    [
+        ("SIMPLE_RADIAL", [70.0, 32, 24, 0.05], "SIMPLE_RADIAL, undistorted in memory (6)"),
+        ("SIMPLE_RADIAL", [70.0, 32, 24, 0.0], "SIMPLE_RADIAL without distortion (6)"),
+        ("SIMPLE_PINHOLE", [70.0, 32, 24], "SIMPLE_PINHOLE (6)"),
+    ],
+)
+def test_camera_models_are_those_of_the_dataset(sample, model, params, said):
+    reconstruction = pycolmap.Reconstruction(str(sample / "sparse" / "0"))
+    for camera in reconstruction.cameras.values():
+        camera.model = getattr(pycolmap.CameraModelId, model)
+        camera.params = params
+    reconstruction.write_binary(str(sample / "sparse" / "0"))
+    assert message(check_dataset(sample), "cameras") == f"camera models: {said}"
+
+
 def change_poses(folder, pose_of):
     """Rewrite the model's poses; `pose_of(index, pose)` gives the new Rigid3d."""
     model = pycolmap.Reconstruction(str(folder / "sparse" / "0"))

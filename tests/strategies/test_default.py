@@ -169,6 +169,16 @@ def test_no_reset_in_the_second_half(steps: int, reset: bool):
     assert (ctx.gaussians.opacities() < 0.02).all() == reset
 
 
+def test_asks_for_gradients_until_refinement_ends():
+    strategy, ctx = run_of(gaussians(5), steps=200)
+    for step, asked in ((0, strategy.needs), (98, strategy.needs), (99, frozenset()), (150, frozenset())):
+        at_step(ctx, step)
+        assert strategy.needed(ctx) == asked, step
+    at_step(ctx, 0)
+    ctx.training = False  # a picture to score
+    assert strategy.needed(ctx) == frozenset()
+
+
 def test_stop_as_given():
     strategy, ctx = run_of(gaussians(5), DefaultConfig(refine_stop=3100), steps=3200)
     strategy.after_step(at_step(ctx, 2999))

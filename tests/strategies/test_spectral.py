@@ -204,6 +204,27 @@ def test_a_run_prunes_once_and_is_not_filled_again(data: Path, method, dense: st
     assert len(trainer.ctx.gaussians) <= left
 
 
+def test_contributions_are_asked_for_only_where_they_are_added_up(data: Path):
+    """In the window before each pruning and nowhere else, scores included; what comes of it is the same."""
+    options = {"method": "contribution", "keep": 0.5, "start": 0.5, "stop": 0.75, "times": 2, "window": 4}
+    trainer, asked = start(data, **options).trainer, []
+    trainer.observers.append(
+        lambda t: asked.append(t.ctx.step) if t.ctx.output.contribution is not None else None
+    )
+    trainer.end = 34
+    trainer.run()
+    assert trainer.strategies[1].steps(40) == [20, 30]
+    assert asked == [17, 18, 19, 20, 27, 28, 29, 30]
+    trainer.ctx.training = False
+    assert not trainer.strategies[1].needed(trainer.ctx)
+
+    always = start(data, **options).trainer
+    always.strategies[1].needed = lambda ctx: frozenset({"contribution"})
+    always.end = 34
+    always.run()
+    assert torch.equal(always.ctx.gaussians.means, trainer.ctx.gaussians.means)
+
+
 def test_several_prunings_leave_the_share_asked_for(data: Path):
     session = start(data, dense="default", keep=0.25, start=0.25, stop=0.75, times=3)
     first = len(session.trainer.ctx.gaussians)

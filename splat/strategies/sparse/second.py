@@ -75,7 +75,7 @@ class Second(Strategy):
 
     def renders(self, ctx: Context) -> list[Further]:
         c = self.config
-        needs = [name for name in self.density.needs if name != "param_grads"]
+        needs = [name for name in self.density.needed(ctx) if name != "param_grads"]
         self._photograph = Further(NAME, ctx.camera, ctx.options(*needs), ctx.target, ctx.mask)
         self._between = []
         if c.weight > 0 and ctx.step >= c.start * ctx.steps and ctx.step % c.every == 0:

@@ -112,6 +112,9 @@ class SparseView(Strategy):
         for piece in self.pieces:
             piece.setup(ctx)
 
+    def needed(self, ctx: Context) -> frozenset[str]:
+        return frozenset().union(*(piece.needed(ctx) for piece in self.pieces))
+
     def transform(self, gaussians: Gaussians, ctx: Context) -> Gaussians:
         for piece in self.pieces:
             gaussians = piece.transform(gaussians, ctx)

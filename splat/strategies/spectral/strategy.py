@@ -86,6 +86,9 @@ class Spectral(Strategy):
         shares = [c.start + (c.stop - c.start) * i / max(1, c.times - 1) for i in range(c.times)]
         return [max(1, round(share * horizon)) for share in shares]
 
+    def needed(self, ctx: Context) -> frozenset[str]:
+        return self.needs if ctx.training and self._within_window(ctx) else frozenset()
+
     def after_backward(self, ctx: Context) -> None:
         if self.cap is not None:  # again each step: a resumed run begins with the cap of its settings
             ctx.cap = min(ctx.cap, self.cap)
