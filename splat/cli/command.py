@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 import inspect
+import io
 import json
 import math
+import re
+import shutil
+import sys
+import textwrap
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TextIO, TypeVar
 
 import tyro
 
 Args = TypeVar("Args")
+_DESCRIPTION = "<description>"
 Device = Literal["auto", "cpu", "cuda"]
+
+Flag = Annotated[bool, tyro.conf.FlagCreatePairsOff]
 
 # Options that are absent unless given: the help shows neither "None" nor a default.
 OptionalPath = Annotated[Path | None, tyro.conf.arg(metavar="PATH", help_behavior_hint="")]
@@ -28,7 +38,7 @@ OptionalColour = Annotated[
 class Common:
     """Options of every command."""
 
-    debug: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    debug: Flag = False
     """Show the traceback of an error."""
 
 
@@ -43,13 +53,41 @@ def parse(args_type: type[Args], command: str, argv: list[str], *, pairs: bool =
     if not pairs:
         marks = (*marks, tyro.conf.FlagCreatePairsOff)
 
-    return tyro.cli(
-        args_type,
-        prog=f"splat {command}",
-        description=inspect.cleandoc(args_type.__doc__ or ""),
-        args=argv,
-        config=marks,
-    )
+    with _described(inspect.cleandoc(args_type.__doc__ or "")):
+        return tyro.cli(args_type, prog=f"splat {command}", description=_DESCRIPTION, args=argv, config=marks)
+
+
+@contextmanager
+def _described(text: str) -> Iterator[None]:
+    """Put `text`, wrapped, in the place of _DESCRIPTION in what is printed: tyro itself joins lines and wraps none."""
+    shown = _Shown(sys.stdout)
+    try:
+        with redirect_stdout(shown):
+            yield
+    finally:
+        sys.stdout.write(shown.getvalue().replace(_DESCRIPTION, _wrapped(text)))
+
+
+class _Shown(io.StringIO):
+    """What is printed; it passes for where it goes to, so that colours and frames stay."""
+
+    def __init__(self, terminal: TextIO) -> None:
+        super().__init__()
+        self._terminal = terminal
+
+    @property
+    def encoding(self) -> str:  # type: ignore[override]
+        return self._terminal.encoding
+
+    def isatty(self) -> bool:
+        return self._terminal.isatty()
+
+
+def _wrapped(text: str) -> str:
+    """Paragraphs as wide as the terminal, of which 100 columns are used at most; lists and examples as they are."""
+    width = min(100, shutil.get_terminal_size().columns)
+    paragraphs = re.split(r"\n{2,}", text)
+    return "\n\n".join(p if "\n  " in p else textwrap.fill(p, width) for p in paragraphs)
 
 
 def print_json(value: Any) -> None:

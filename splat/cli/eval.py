@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 class Eval(Common):
     """Score a scene against photographs: PSNR, SSIM, and LPIPS where its weights are at hand.
 
-    RUN_OR_FILE is a run's folder, one of its checkpoints, or a scene file (.ply, .splat); a file needs
+    RUN_OR_FILE is a run's folder, one of its checkpoints, or a scene file of any format; a file needs
     --data. A run is scored as it scored itself: on its own dataset, at its resolution, on the views that
     --eval held out. A file is scored on every 8th photograph by sorted name, or on those that the dataset
     itself holds out. Images are clamped to [0, 1]; the mean is taken over images.

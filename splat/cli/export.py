@@ -12,6 +12,7 @@ import tyro
 from splat.cli.command import (
     Common,
     Device,
+    Flag,
     OptionalColour,
     OptionalFloat,
     OptionalInt,
@@ -93,9 +94,9 @@ class Export(Common):
     """Make the best file of at most this size, such as 5MB, 800kB or 1.5MiB."""
     target_psnr_drop: OptionalFloat = None
     """Make the smallest file that loses at most this much PSNR, dB."""
-    keep_frame: bool = False
+    keep_frame: Flag = False
     """Leave the scene as its dataset lies: do not undo what `splat process --orient` did."""
-    report: bool = False
+    report: Flag = False
     """Tell the bytes of each part of the file, and, where there are photographs, the PSNR before and after."""
     downscale: OptionalFloat = None
     """Take photographs this many times smaller for PSNR; by default as the run was trained, or 1."""
@@ -103,14 +104,14 @@ class Export(Common):
     """Colour behind the scene for PSNR, red green blue in 0..1; by default the run's, or black."""
     device: Device = "auto"
     """Where to render for PSNR and contributions."""
-    json: bool = False
+    json: Flag = False
     """Print one JSON document."""
 
 
 def main(argv: list[str]) -> int:
     from splat.cli import exporting
 
-    args: Any = parse(_args_type(), "export", argv)
+    args: Any = parse(_args_type(), "export", argv, pairs=True)
     form, options = _options(args)
     outcome = exporting.export(args, form, options, say=_quiet if args.json else print)
     if args.json:

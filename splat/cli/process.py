@@ -39,7 +39,11 @@ class Process(Common):
       splat process ~/photos/garden garden --viewer          watch it grow in the browser
     """
 
-    paths: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="INPUT [INPUT ...] DATA")]
+    paths: Annotated[
+        tuple[Path, ...],
+        tyro.conf.Positional,
+        tyro.conf.arg(metavar="INPUT [INPUT ...] DATA", help_behavior_hint=""),
+    ]
     """Folders of photographs and videos; the last is the dataset to make."""
     frames: OptionalInt = None
     """Frames to take from each video, the sharpest of as many stretches; by default two a second, 40 to 200."""

@@ -34,7 +34,7 @@ OTHER_FILES = (".avi", ".gif", ".jpeg", ".jpg", ".mkv", ".png", ".webm")
 class Render(Common):
     """Render a scene to images or to a video.
 
-    RUN_OR_FILE is a run's folder, one of its checkpoints, or a scene file (.ply, .splat). What is seen is
+    RUN_OR_FILE is a run's folder, one of its checkpoints, or a scene file of any format. What is seen is
     one of: the cameras of a dataset (that of the run, or --data), a camera path (--path), or an orbit
     around what the cameras look at (--orbit). With --out NAME.mp4 the outcome is a video, otherwise a
     folder of PNGs; by default RUN/renders/.

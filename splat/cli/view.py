@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class View(Common):
-    """Show scenes in the browser: run folders, checkpoints, scene files (.ply, .splat, ...).
+    """Show scenes in the browser: run folders, checkpoints, scene files of any format.
 
     With a run, or with --data, the photographs are there too: fly to them, compare, see the error. Several
     scenes are shown in turn or side by side. Ctrl-C ends it.
@@ -33,7 +33,11 @@ class View(Common):
       splat view before.ply after.splat
     """
 
-    scenes: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN_OR_FILE ...")]
+    scenes: Annotated[
+        tuple[Path, ...],
+        tyro.conf.Positional,
+        tyro.conf.arg(metavar="RUN_OR_FILE ...", help_behavior_hint=""),
+    ]
     """Run folders, checkpoints or scene files."""
     data: OptionalPath = None
     """The dataset to go with files; for a run only where it was moved."""

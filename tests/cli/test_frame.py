@@ -36,7 +36,18 @@ def test_each_help_is_worth_reading(splat, name):
     assert "Examples:" in done.out
     assert f"splat {name}" in done.out.split("Examples:")[1]
     assert "default: " in done.out
+    assert "(default: )" not in done.out
     assert splat("help", name).out == done.out
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_is_wrapped_to_the_terminal(splat, name, monkeypatch):
+    """All but examples and lists, which are for copying."""
+    monkeypatch.setenv("COLUMNS", "70")
+    shown = splat(name, "--help").out
+    assert "show this help message" in shown  # tyro's own part is still there
+    assert [line for line in shown.splitlines() if len(line) > 70 and not line.startswith("  ")] == []
+    assert "\n\n\n" not in shown
 
 
 def test_help_and_version_answer_at_once(tmp_path):
