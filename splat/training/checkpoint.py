@@ -41,7 +41,7 @@ def save(folder: RunFolder, step: int, state: dict[str, Any]) -> Path:
 
 
 def load(path: Path) -> dict[str, Any]:
-    """Read a checkpoint; DataError if it is missing, damaged or of another format."""
+    """Read a checkpoint, with its own path as `path`; DataError if it is missing, damaged or of another format."""
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
@@ -50,7 +50,7 @@ def load(path: Path) -> dict[str, Any]:
         raise DataError(f"{path}: damaged or not a checkpoint: {error}") from error
     if not isinstance(state, dict) or state.get("format") != FORMAT:
         raise DataError(f"{path}: not a checkpoint of this version of splat")
-    return state
+    return {**state, "path": path}
 
 
 def load_latest(folder: RunFolder) -> tuple[dict[str, Any] | None, list[str]]:

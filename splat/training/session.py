@@ -202,14 +202,24 @@ def assemble(
     )
     trainer.end = end
     if state is not None:
-        try:
-            trainer.load_state_dict(state["trainer"])
-        except (ValueError, KeyError, RuntimeError) as error:
-            raise UsageError(
-                f"the saved state does not fit these settings or this dataset ({error}); "
-                "resume with the settings and the data of the run"
-            ) from error
+        _restore(trainer, state)
     return Session(config, dataset, trainer, notes)
+
+
+def _restore(trainer: Trainer, state: dict[str, Any]) -> None:
+    where = state.get("path", "the saved state")
+    try:
+        trainer.load_state_dict(state["trainer"])
+    except KeyError as error:
+        raise DataError(
+            f"{where}: {error} is missing: another version of splat saved it, and this one cannot go on from there; "
+            "resume with that version, or begin a run with what it exported: --init.scene FILE"
+        ) from error
+    except (ValueError, RuntimeError) as error:
+        raise UsageError(
+            f"{where}: does not fit these settings or this dataset ({error}); "
+            "resume with the settings and the data of the run"
+        ) from error
 
 
 def _saved_gaussians(state: dict[str, Any]) -> Gaussians:

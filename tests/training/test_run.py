@@ -300,6 +300,32 @@ def test_resuming_with_another_dataset_or_settings_is_refused(
         train(resume=tmp_path / "run", steps=5, exposure=True)
 
 
+def test_a_state_of_another_version_is_refused_with_its_path_and_a_way_out(
+    train: Train, tmp_path: Path
+) -> None:
+    """A strategy that has learnt to keep one value more."""
+
+    class Newer(Strategy):
+        name = "toy"
+        config_type = type(None)
+        controls_density = True
+
+        def __init__(self) -> None:
+            super().__init__(None)
+
+        def load_state_dict(self, state: dict[str, Any]) -> None:
+            self.pace = state["pace"]
+
+    train(tmp_path / "run", strategies=[Newer()], steps=5)
+    saved = tmp_path / "run" / "ckpts" / "step_5.pt"
+    with pytest.raises(DataError) as caught:
+        train(resume=tmp_path / "run", strategies=[Newer()], steps=9)
+    message = str(caught.value)
+    assert message.startswith(f"{saved}: 'pace' is missing: another version of splat saved it")
+    assert "--init.scene FILE" in message
+    assert "\n" not in message
+
+
 def test_snapshots_are_published_only_while_wanted(
     train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
