@@ -21,6 +21,7 @@ from splat.data.triangulation import triangulate
 from splat.data.undistort import RemapTables
 from splat.data.viewpoints import examine
 
+_LEAST_SIDE = 4  # pixels that a downscale must leave of a photograph
 _TABLE_BYTES = 128 << 20
 _BORDER = 0.2  # of the border that a silhouette may cover: objects are cut off now and then
 
@@ -64,7 +65,8 @@ class Dataset:
             test_every: every which view is held out.
 
         Raises:
-            UsageError: downscale is below 1 or not finite, or there are not so many views to train on.
+            UsageError: downscale is below 1 or not finite or leaves next to nothing of a photograph, or there are
+                not so many views to train on.
         """
         if not (math.isfinite(downscale) and downscale >= 1):
             raise UsageError(f"downscale {downscale:g} is not possible; give a factor of 1 or more")
@@ -83,6 +85,10 @@ class Dataset:
         self.extent = scene_extent(training, self.depth)
         self.offset = recentring(scene, self.extent)
         self._cameras = [_prepared(camera, downscale, self.offset) for camera in cameras]
+        for before, camera in zip(cameras, self._cameras, strict=True):
+            if min(camera.width, camera.height) < _LEAST_SIDE <= min(before.width, before.height):
+                left = f"{camera.width}x{camera.height} pixels of {camera.name}"
+                raise UsageError(f"downscale {downscale:g} leaves {left}; give a smaller factor")
         if points is not None and bool(self.offset.any()):
             points = replace(points, xyz=points.xyz - self.offset)
         self._points, self._own = points, views is not None

@@ -6,6 +6,7 @@ under the entry-point group ``splat.readers``; built-in ones are asked first.
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
@@ -93,7 +94,10 @@ def find_reader(path: Path) -> Reader:
     if photographs:
         cause = f"{len(photographs)} photographs but no camera poses"
         raise DatasetError(
-            "no-model", path, cause, f"run `splat process {path} DATA` to compute them, or {_REMEDY}"
+            "no-model",
+            path,
+            cause,
+            f"run `splat process {shlex.quote(str(path))} DATA` to compute them, or {_REMEDY}",
         )
     raise DatasetError("no-dataset", path, "holds no dataset", _REMEDY)
 

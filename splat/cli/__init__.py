@@ -110,6 +110,11 @@ def explain(error: BaseException) -> tuple[int, str]:
         reason = error.strerror or type(error).__name__
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             return 3, f"{error.filename}: {reason}: free some disk space or choose another folder with --out"
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+            return (
+                3,
+                f"{error.filename}: {reason}: change its permissions, or name a place that you may write to",
+            )
         return 1, f"{error.filename}: {reason}"
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return 3, f"{error.strerror}: free some disk space or choose another folder with --out"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from splat.cli.command import Common, Device, parse, print_json, size
+from splat.cli.command import Common, Device, counted, parse, print_json, size
 
 if TYPE_CHECKING:
     from splat.data import Scene
@@ -71,7 +71,7 @@ def main(argv: list[str]) -> int:
     _print_forecasts(rows, args)
     counts = [sum(f.severity == s for f in findings) for s in ("error", "warning")]
     verdict = "can be trained on" if sound else "cannot be trained on"
-    print(f"{args.data} {verdict}: {counts[0]} errors, {counts[1]} warnings")
+    print(f"{args.data} {verdict}: {counted(counts[0], 'error')}, {counted(counts[1], 'warning')}")
     return 0 if sound else 3
 
 

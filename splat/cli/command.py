@@ -90,6 +90,15 @@ def _wrapped(text: str) -> str:
     return "\n\n".join(p if "\n  " in p else textwrap.fill(p, width) for p in paragraphs)
 
 
+def check_colour(colour: tuple[float, float, float] | None) -> None:
+    """UsageError unless --background is a colour, or was not given."""
+    from splat.core import UsageError
+
+    if colour is not None and not all(0 <= value <= 1 for value in colour):
+        shown = " ".join(f"{value:g}" for value in colour)
+        raise UsageError(f"--background {shown}: give red, green and blue between 0 and 1")
+
+
 def print_json(value: Any) -> None:
     """One JSON document on stdout. Paths become strings; numbers that JSON lacks become null."""
     print(json.dumps(_plain(value), indent=2, ensure_ascii=False, allow_nan=False))
@@ -107,6 +116,11 @@ def _plain(value: Any) -> Any:
     if hasattr(value, "tolist"):  # numpy and torch
         return _plain(value.tolist())
     return value
+
+
+def counted(count: int, thing: str) -> str:
+    """1 view, 2 views."""
+    return f"{count:,} {thing}{'' if count == 1 else 's'}"
 
 
 def size(count: float) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shlex
 import shutil
 import sys
 from dataclasses import dataclass
@@ -66,8 +67,8 @@ on {len(result.evaluation.per_image)} views that training never saw.
   {video}   a turn around the scene
 
 What to do next:
-  {command} train --resume {result.folder} --steps {2 * args.steps}
-  {command} info {scene}
+  {command} train --resume {shlex.quote(str(result.folder))} --steps {2 * args.steps}
+  {command} info {shlex.quote(str(scene))}
   {command} check ~/photos/my-scene               a folder with a COLMAP model of your own
   {command} train ~/photos/my-scene --preset cpu --eval"""
     )

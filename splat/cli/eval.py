@@ -8,7 +8,16 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
-from splat.cli.command import Common, Device, OptionalColour, OptionalFloat, OptionalPath, parse
+from splat.cli.command import (
+    Common,
+    Device,
+    OptionalColour,
+    OptionalFloat,
+    OptionalPath,
+    check_colour,
+    counted,
+    parse,
+)
 
 if TYPE_CHECKING:
     from splat.cli.scene import Loaded
@@ -51,6 +60,7 @@ def main(argv: list[str]) -> int:
     args = parse(Eval, "eval", argv)
     from splat.cli.scene import load
 
+    check_colour(args.background)
     evaluation = score(load(args.scene, args.device, args.data), args)
     if args.json:
         print(evaluation.to_json(), end="")
@@ -59,7 +69,9 @@ def main(argv: list[str]) -> int:
     for image in evaluation.per_image:
         lpips = "" if image.lpips is None else f"  LPIPS {image.lpips:.4f}"
         print(f"{image.name:<{width}}  PSNR {image.psnr:6.2f} dB  SSIM {image.ssim:.4f}{lpips}")
-    print(f"{evaluation.num_gaussians:,} Gaussians, {len(evaluation.per_image)} views: {evaluation.line()}")
+    print(
+        f"{evaluation.num_gaussians:,} Gaussians, {counted(len(evaluation.per_image), 'view')}: {evaluation.line()}"
+    )
     return 0
 
 

@@ -17,6 +17,7 @@ from splat.cli.command import (
     OptionalFloat,
     OptionalInt,
     OptionalPath,
+    check_colour,
     parse,
     print_json,
     size,
@@ -112,6 +113,7 @@ def main(argv: list[str]) -> int:
     from splat.cli import exporting
 
     args: Any = parse(_args_type(), "export", argv, pairs=True)
+    check_colour(args.background)
     form, options = _options(args)
     outcome = exporting.export(args, form, options, say=_quiet if args.json else print)
     if args.json:

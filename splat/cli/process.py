@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -158,5 +159,6 @@ def told(summary: dict[str, Any]) -> list[str]:
     lines += [f"  without a pose: {line}" for line in lost[:shown]]
     if len(lost) > shown:
         lines.append(f"  and {len(lost) - shown} more, see {Path(data) / 'process.json'}")
-    lines.append(f"next: splat check {data}; splat train {data}")
+    named = shlex.quote(str(data))
+    lines.append(f"next: splat check {named}; splat train {named}")
     return lines

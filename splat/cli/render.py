@@ -17,6 +17,8 @@ from splat.cli.command import (
     OptionalInt,
     OptionalPath,
     OptionalSize,
+    check_colour,
+    counted,
     parse,
 )
 
@@ -87,6 +89,7 @@ def main(argv: list[str]) -> int:
     from splat.core import UsageError
     from splat.raster.video import write_video
 
+    check_colour(args.background)
     if args.path is not None and args.orbit is not None:
         raise UsageError("--path and --orbit contradict each other: give one of them")
     if args.orbit is not None and args.orbit < 1:
@@ -97,6 +100,8 @@ def main(argv: list[str]) -> int:
         raise UsageError(f"--size {args.size[0]} {args.size[1]}: give a positive width and height")
     if args.out is not None and args.out.suffix.lower() in OTHER_FILES:
         raise UsageError(f"{args.out}: give a folder for PNGs, or a video NAME.mp4")
+    if args.out is not None and args.out.is_file() and args.out.suffix.lower() not in VIDEO:
+        raise UsageError(f"{args.out}: is a file; give a folder for PNGs, or a video NAME.mp4")
     loaded = load(args.scene, args.device, args.data)
     cameras, fps = _cameras(args, loaded)
     if args.size is not None:
@@ -109,7 +114,7 @@ def main(argv: list[str]) -> int:
         write_video(out, images, fps)
     else:
         write_images(out, images, [camera.name for camera in cameras])
-    print(f"{len(cameras)} views rendered: {out}")
+    print(f"{counted(len(cameras), 'view')} rendered: {out}")
     return 0
 
 
@@ -119,7 +124,7 @@ def _kind(args: Render) -> str:
 
 def _cameras(args: Render, loaded: Loaded) -> tuple[list[Camera], float]:
     """What to see, in the frame of the loaded scene, and frames a second."""
-    from splat.core import orbits, paths
+    from splat.core import UsageError, orbits, paths
 
     if args.path is not None:
         path = paths.read_path(args.path)
@@ -132,6 +137,11 @@ def _cameras(args: Render, loaded: Loaded) -> tuple[list[Camera], float]:
         else:
             seen = orbits.around(loaded.gaussians.means.cpu(), *(args.size or (960, 540)))
         return orbits.orbit(seen, args.orbit), fps
+    if loaded.session is None and args.data is None:
+        raise UsageError(
+            f"{loaded.path}: a scene file has no cameras of its own; give --orbit N, --path FILE, or its dataset with "
+            "--data DATA"
+        )
     return loaded.cameras(args.cameras, args.downscale), fps
 
 

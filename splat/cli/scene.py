@@ -109,7 +109,7 @@ def choose(dataset: Dataset, which: Views, path: Path) -> list[int]:
     if which == "all":
         return sorted([*dataset.train, *dataset.test])
     if which == "test" and not dataset.test:
-        raise UsageError(f"{path}: no view is held out (the run had no --eval): ask for the train views")
+        raise UsageError(f"{path}: no view is held out (the run had no --eval); ask for train or all")
     return list(dataset.train if which == "train" else dataset.test)
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from splat.cli.command import Common, Device, OptionalColour, OptionalPath, parse
+from splat.cli.command import Common, Device, OptionalColour, OptionalPath, check_colour, parse
 
 if TYPE_CHECKING:
     from splat.cli.scene import Loaded
@@ -57,6 +57,7 @@ def main(argv: list[str]) -> int:
     from splat.core import UsageError
     from splat.viewer.serving import import_viser
 
+    check_colour(args.background)
     if not args.scenes:
         raise UsageError("nothing to show: name a run or a scene file (splat view garden.ply)")
     import_viser()  # before scenes are read, which may take a while

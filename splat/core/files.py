@@ -36,10 +36,18 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
 
 @contextmanager
 def beside(path: Path) -> Iterator[Path]:
-    """A name beside `path`, of its extension, to write to; renamed to `path` if all went well, removed if not."""
+    """A name beside `path`, of its extension, to write to; renamed to `path` if all went well, removed if not.
+
+    Errors of the system that name no file get `path` as theirs.
+    """
     temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
     try:
         yield temporary
         os.replace(temporary, path)
+    except OSError as error:
+        if error.errno is not None and error.filename in (None, str(temporary)):
+            error.filename = str(path)
+        raise
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)

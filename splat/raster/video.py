@@ -23,6 +23,7 @@ def write_video(path: Path, images: Iterable[Tensor], fps: float) -> None:
 
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        count = 0
         with beside(path) as temporary:
             options: dict[str, Any] = {
                 "fps": fps,
@@ -34,10 +35,24 @@ def write_video(path: Path, images: Iterable[Tensor], fps: float) -> None:
             # Its own context manager leaves ffmpeg running after an error.
             with closing(writer):
                 for image in images:
+                    count += 1
                     height, width = image.shape[0] & ~1, image.shape[1] & ~1
                     writer.append_data(image[:height, :width].numpy())
+            _require_whole(temporary, count)
     except OSError as error:
         raise DataError(
             f"{path}: the video cannot be written ({error.strerror or error}): "
             "check the folder and the disk's space"
         ) from error
+
+
+def _require_whole(path: Path, count: int) -> None:
+    """OSError unless the video has `count` frames: of an ffmpeg that failed, on a full disk say, imageio tells nothing."""
+    from imageio_ffmpeg import count_frames_and_secs
+
+    try:
+        found = count_frames_and_secs(str(path))[0]
+    except (RuntimeError, OSError):
+        found = 0
+    if found < count:
+        raise OSError(f"{found} of {count} frames were written")

@@ -76,7 +76,7 @@ def build(names: Iterable[str], configs: Mapping[str, Any] | None = None) -> lis
     dense = [name for name in names if known[name].controls_density]
     if len(dense) != 1:
         options = ", ".join(name for name, strategy in known.items() if strategy.controls_density)
-        given = " and ".join(dense) if dense else "none of the given ones does"
+        given = f"{' and '.join(dense)} are named" if dense else "none of the given ones does"
         raise UsageError(f"exactly one strategy controls density, of {options}; {given}")
     transforming = [name for name in names if known[name].transform is not Strategy.transform]
     for name, later in pairwise(transforming):

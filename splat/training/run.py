@@ -285,7 +285,7 @@ class _Run:
         name = signal.Signals(number).name
         raise Interrupted(
             f"{name}: stopped after step {self.ctx.step:,}, everything is saved; "
-            f"go on with: splat train --resume {self.folder.path}"
+            f"go on with: splat train --resume {self.folder.quoted}"
         )
 
     def _out_of_memory(self, error: BaseException) -> None:
@@ -306,7 +306,7 @@ class _Run:
         raise DeviceError(
             f"out of memory at step {step:,} with {count:,} Gaussians; {kept}: lower --max-gaussians "
             f"(below {count:,}) or raise --downscale (now {self.session.config.downscale:g}), "
-            f"then go on with: splat train --resume {self.folder.path}"
+            f"then go on with: splat train --resume {self.folder.quoted}"
         ) from error
 
     @contextmanager

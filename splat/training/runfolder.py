@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import shlex
 import shutil
 import sys
 import time
@@ -52,6 +53,11 @@ class RunFolder:
         self.exports = path / "exports"
         self.tensorboard = path / "tb"
 
+    @property
+    def quoted(self) -> str:
+        """The path as a command line takes it."""
+        return shlex.quote(str(self.path))
+
     @classmethod
     def create(cls, out: Path | None, scene: str, config: TrainConfig, data: Path) -> RunFolder:
         """A new run at exactly `out`, or at runs/SCENE/PRESET-TIME below the working directory."""
@@ -62,7 +68,9 @@ class RunFolder:
             raise UsageError(f"{out}: is a file; give a folder with --out")
         elif out.is_dir() and any(out.iterdir()):
             if (out / "config.yaml").exists() and (out / "ckpts").is_dir():
-                raise UsageError(f"{out}: already holds a run; use --resume {out}, or give another --out")
+                raise UsageError(
+                    f"{out}: already holds a run; use --resume {cls(out).quoted}, or give another --out"
+                )
             raise UsageError(f"{out}: is not empty and holds no run; give a new folder with --out")
         folder = cls(out)
         try:

@@ -102,7 +102,8 @@ def test_an_unknown_option_is_a_usage_error(splat, name):
         (MemoryError("none left"), 4, "--downscale"),
         (OSError(errno.ENOSPC, "No space left on device", "/x/y"), 3, "/x/y: No space left on device: free"),
         (OSError(errno.ENOSPC, "No space left on device"), 3, "--out"),
-        (PermissionError(errno.EACCES, "Permission denied", "/x/y"), 1, "/x/y: Permission denied"),
+        (PermissionError(errno.EACCES, "Permission denied", "/x/y"), 3, "/x/y: Permission denied: change"),
+        (OSError(errno.EROFS, "Read-only file system", "/x/y"), 3, "name a place that you may write to"),
         (ValueError("odd"), 1, "ValueError: odd"),
     ],
 )

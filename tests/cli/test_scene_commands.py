@@ -155,6 +155,9 @@ def test_render_along_a_path(splat, run, tmp_path):
         (("--size", 0, 5), 2, "--size 0 5"),
         (("--fps", 0), 2, "--fps 0"),
         (("--out", "x.gif"), 2, "NAME.mp4"),
+        (("--out", __file__), 2, "is a file"),
+        (("--background", 1, 2, 0), 2, "--background 1 2 0: give red, green and blue between 0 and 1"),
+        (("--background", 0, 0, "nan"), 2, "--background"),
         (("--path", "nowhere.json"), 3, "nowhere.json"),
     ],
 )
@@ -163,6 +166,24 @@ def test_render_usage_errors(splat, run, tmp_path, monkeypatch, flags, code, sai
     done = splat("render", run, *flags)
     assert done.code == code
     assert said in done.first
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_video_that_ffmpeg_could_not_write_is_an_error(splat, run, tmp_path, monkeypatch):
+    """As on a full disk, where imageio says nothing."""
+    import imageio.v2 as imageio
+
+    class Deaf:
+        def append_data(self, image):
+            pass
+
+        def close(self):
+            pass
+
+    monkeypatch.setattr(imageio, "get_writer", lambda *args, **options: Deaf())
+    done = splat("render", run, "--orbit", 2, "--out", tmp_path / "orbit.mp4")
+    assert done.code == 3
+    assert "orbit.mp4: the video cannot be written (0 of 2 frames were written)" in done.first
     assert not list(tmp_path.iterdir())
 
 

@@ -63,6 +63,11 @@ def test_impossible_downscale(downscale, small_sample):
         Dataset(read_scene(small_sample), downscale=downscale)
 
 
+def test_a_downscale_that_leaves_next_to_nothing_is_refused(small_sample):
+    with pytest.raises(UsageError, match=r"downscale 30 leaves 2x2 pixels of view_000\.png; give a smaller"):
+        Dataset(read_scene(small_sample), downscale=30)
+
+
 def test_extent(small_sample):
     scene = read_scene(small_sample)
     positions = torch.stack([frame.camera.position for frame in scene.frames])
