@@ -47,7 +47,7 @@ def write_video(path: Path, images: Iterable[Tensor], fps: float) -> None:
 
 
 def _require_whole(path: Path, count: int) -> None:
-    """OSError unless the video has `count` frames: of an ffmpeg that failed, on a full disk say, imageio tells nothing."""
+    """OSError unless the video has `count` frames: imageio does not tell that ffmpeg has failed, on a full disk say."""
     from imageio_ffmpeg import count_frames_and_secs
 
     try:
