@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import BinaryIO
 
@@ -22,7 +23,7 @@ from splat.codecs import columns, ply_header, tables
 from splat.codecs.format import Decoded, Format, Metadata, NoOptions, by_scene
 from splat.codecs.ply_header import Element, Header
 from splat.codecs.quantize.order import morton_order
-from splat.codecs.smallest_three import insert_largest, quat_error, split_largest
+from splat.codecs.smallest_three import quat_error, split_largest
 from splat.core import DataError, Gaussians, sh
 from splat.core.files import replacing
 
@@ -34,6 +35,7 @@ _BOUNDS = (
 )
 _COLOR_BOUNDS = tuple(f"{end}_{channel}" for end in ("min", "max") for channel in "rgb")
 _PACKED = ("packed_position", "packed_rotation", "packed_scale", "packed_color")
+_BITS = (11, 10, 11)  # of a centre and of a scale
 _REST = {0: 0, 9: 1, 24: 2, 45: 3}
 
 # What the other writers clamp logarithms of scales to, so that one of a degenerate Gaussian does not coarsen the
@@ -44,6 +46,8 @@ _SH_STEP, _SH_LIMIT = 1 / 32, 4.0
 _level = np.arange(256, dtype=np.float64)
 _HARMONICS = ((_level + 0.5) * _SH_STEP - _SH_LIMIT).astype(np.float32)
 _HARMONICS[0], _HARMONICS[255] = -_SH_LIMIT, _SH_LIMIT
+# What ten bits of a component of a rotation stand for.
+_THREE = ((np.arange(1024) / 1023 - 0.5) * math.sqrt(2)).astype(np.float32)
 
 
 def read(path: Path) -> Decoded:
@@ -65,12 +69,9 @@ def read(path: Path) -> Decoded:
         if len(rest) not in _REST:
             raise DataError(f"{path}: damaged: {len(rest)} harmonics; SH degrees 0 to 3 have 0, 9, 24 or 45")
 
-        rows = _rows(file, *vertex)
-        packed = [rows[name] for name in _PACKED]
+        packed = _rows(file, *vertex)
         chunks = _rows(file, *bounds)
-        low, high = (_stack(chunks, [f"{end}_{axis}" for axis in _AXES]) for end in ("min", "max"))
-        small, large = (_stack(chunks, [f"{end}_scale_{axis}" for axis in _AXES]) for end in ("min", "max"))
-        color = torch.empty(count, sh.coefficients(_REST[len(rest)]), 3)
+        color = columns.empty(count, sh.coefficients(_REST[len(rest)]), 3)
         if rest:
             stored = _element(path, header, "sh", tuple(rest), "u1", size)
             if stored[0].count != count:
@@ -78,18 +79,22 @@ def read(path: Path) -> Decoded:
                     f"{path}: damaged: harmonics of {stored[0].count} Gaussians, there are {count}"
                 )
             _read_harmonics(_rows(file, *stored), stored[0], color)
-    levels = np.stack([packed[3] >> np.uint32(shift) & np.uint32(255) for shift in (24, 16, 8)], 1)
-    rgb = levels.astype(np.float32) / np.float32(255)
-    if colored:
-        floor, ceiling = (_stack(chunks, [f"{end}_{channel}" for channel in "rgb"]) for end in ("min", "max"))
-        rgb = _between(floor, ceiling, rgb)
-    color[:, 0] = torch.from_numpy((rgb - np.float32(0.5)) / np.float32(sh.C0))
+    # Colours in [0, 1] as band 0: between bounds that are moved so themselves.
+    shades = _bounds(chunks, "", "rgb") if colored else (np.zeros((1, 3)), np.ones((1, 3)))
+    with np.errstate(
+        over="ignore", invalid="ignore"
+    ):  # the check of the values finds what comes of absurd ones
+        darkest, brightest = (((bound - 0.5) / sh.C0).astype(np.float32) for bound in shades)
+    columns.unpack_fields(packed["packed_color"], 8, (8, 8, 8), (darkest, brightest), color[:, 0])
+    means, log_scales = columns.empty(count, 3), columns.empty(count, 3)
+    columns.unpack_fields(packed["packed_position"], 0, _BITS, _bounds(chunks, "", _AXES), means)
+    columns.unpack_fields(packed["packed_scale"], 0, _BITS, _bounds(chunks, "scale_", _AXES), log_scales)
     meant = ply_header.meaning(header.comments)
     gaussians = Gaussians(
-        means=torch.from_numpy(_between(low, high, _unpack(packed[0]))),
-        quats=torch.from_numpy(_unpack_quats(packed[1])),
-        log_scales=torch.from_numpy(_between(small, large, _unpack(packed[2]))),
-        logit_opacities=torch.from_numpy(tables.LOGITS[packed[3] & np.uint32(255)]),
+        means=means,
+        quats=columns.unpack_largest(packed["packed_rotation"], _THREE, (0, 1, 2, 3), (1, 1, 1, 1)),
+        log_scales=log_scales,
+        logit_opacities=torch.from_numpy(tables.LOGITS[packed["packed_color"] & np.uint32(255)]),
         sh=color,
         antialiased=meant.pop("mode", None) == "mip",
     )
@@ -120,48 +125,14 @@ def _element(
 
 
 def _rows(file: BinaryIO, element: Element, start: int) -> np.ndarray:
-    file.seek(start)
-    return np.fromfile(
-        file, np.dtype([(name, "<" + kind) for name, kind in element.properties]), element.count
-    )
+    dtype = np.dtype([(name, "<" + kind) for name, kind in element.properties])
+    return columns.read_bytes(file, start, element.count * dtype.itemsize).view(dtype)
 
 
-def _stack(rows: np.ndarray, names: list[str]) -> np.ndarray:
-    return np.stack([rows[name] for name in names], 1).astype(np.float32, copy=False)
-
-
-def _between(low: np.ndarray, high: np.ndarray, share: np.ndarray) -> np.ndarray:
-    """[N, 3] low (1 - share) + high share, with the bounds [N / 256, 3] of each chunk; in place."""
-    whole = len(share) // _CHUNK * _CHUNK
-    for part, first in ((share[:whole].reshape(-1, _CHUNK, 3), 0), (share[None, whole:], whole // _CHUNK)):
-        if part.size:
-            floor = low[first : first + len(part), None]
-            # A chunk's bounds may be infinite or absurd; the check of the values finds what comes of it.
-            with np.errstate(over="ignore", invalid="ignore"):
-                np.multiply(part, high[first : first + len(part), None] - floor, out=part)
-                np.add(part, floor, out=part)
-    return share
-
-
-def _unpack(packed: np.ndarray) -> np.ndarray:
-    """[N, 3] float32 in [0, 1] of 11-10-11 bits."""
-    out = np.empty((len(packed), 3), np.float32)
-    np.multiply(packed >> np.uint32(21), np.float32(1 / 2047), out=out[:, 0], casting="unsafe")
-    np.multiply(
-        packed >> np.uint32(11) & np.uint32(1023), np.float32(1 / 1023), out=out[:, 1], casting="unsafe"
-    )
-    np.multiply(packed & np.uint32(2047), np.float32(1 / 2047), out=out[:, 2], casting="unsafe")
-    return out
-
-
-def _unpack_quats(packed: np.ndarray) -> np.ndarray:
-    """[N, 4] wxyz of 2-10-10-10 bits: the place of the largest component, then the others in order."""
-    three = np.stack([packed >> np.uint32(shift) & np.uint32(1023) for shift in (20, 10, 0)], 1).astype(
-        np.float32
-    )
-    three = (three / np.float32(1023) - np.float32(0.5)) * np.float32(math.sqrt(2))
-    largest = np.sqrt(np.maximum(0, 1 - np.einsum("ij,ij->i", three, three)))
-    return insert_largest(three, largest, (packed >> np.uint32(30)).astype(np.int64))
+def _bounds(chunks: np.ndarray, what: str, axes: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+    """The least and the largest of each chunk, [N / 256, 3] float32."""
+    low, high = (np.stack([chunks[f"{end}_{what}{axis}"] for axis in axes], 1) for end in ("min", "max"))
+    return low, high
 
 
 def _read_harmonics(rows: np.ndarray, element: Element, out: Tensor) -> None:
@@ -214,9 +185,9 @@ def _pack(gaussians: Gaussians, rows: np.ndarray) -> tuple[np.ndarray, np.ndarra
         bounds += [low, high]
         shares.append(share)
     packed = np.empty((count, 4), "<u4")
-    packed[:, 0] = _pack_bits(shares[0], (11, 10, 11))
+    packed[:, 0] = _pack_bits(shares[0], _BITS)
     packed[:, 1] = _pack_quats(gaussians.quats.numpy()[rows])
-    packed[:, 2] = _pack_bits(shares[1], (11, 10, 11))
+    packed[:, 2] = _pack_bits(shares[1], _BITS)
     opacity = torch.sigmoid(gaussians.logit_opacities).numpy()[rows]
     packed[:, 3] = _pack_bits(np.concatenate([shares[2], opacity[None]]), (8, 8, 8, 8))
     return np.concatenate(bounds, 1).astype("<f4", copy=False), packed

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from splat.codecs import axes, gltf_heads, heads, tables
+from splat.codecs import axes, columns, gltf_heads, heads, tables
 from splat.codecs.format import Decoded, Format, Metadata, NoOptions
 from splat.codecs.gltf_document import Document, open_document
 from splat.core import DataError, Gaussians, sh
@@ -27,11 +27,10 @@ from splat.core.transforms import transform_gaussians
 
 EXTENSION = "KHR_gaussian_splatting"
 _STORED, _OURS = "LUF", "RDF"
-_SIGNS = axes.flips(_OURS, _STORED)
+_SIGNS, _SAME = axes.flips(_OURS, _STORED), (1.0, 1.0, 1.0)
 _COLOR_SPACE = "srgb_rec709_display"
 _FLOAT, _BYTE = 5126, 5121
 _JSON, _BIN = 0x4E4F534A, 0x004E4942
-_ROWS = 1024  # of Gaussians, whose coefficients are gathered at a time
 
 
 def read(path: Path) -> Decoded:
@@ -50,11 +49,13 @@ def read(path: Path) -> Decoded:
         if space != _COLOR_SPACE:
             notes.append(f"colours of the space {str(space)[:40]!r} are taken as {_COLOR_SPACE}")
         attributes = primitive.get("attributes") or {}
-        scene = _read_primitive(document, attributes)
+        # Turned to our axes as it is read, or after its nodes have moved it.
+        scene = _read_primitive(document, attributes, _SIGNS if placed is None else _SAME)
         if placed is not None:
             scene = transform_gaussians(scene, placed)
         turned = _half_turn(scene.quats.numpy())
-        scene = axes.convert_signs(scene, axes.flips(_STORED, _OURS))
+        if placed is not None:
+            scene = axes.convert_signs(scene, _SIGNS)
         scene.quats = torch.from_numpy(turned)
         found.append(scene)
     if not found:
@@ -70,8 +71,8 @@ def read(path: Path) -> Decoded:
     return Decoded(gaussians, {"version": "2.0", "comments": comments, **own}, notes)
 
 
-def _read_primitive(document: Document, attributes: Any) -> Gaussians:
-    """The Gaussians of one primitive, in the file's axes."""
+def _read_primitive(document: Document, attributes: Any, signs: tuple[float, float, float]) -> Gaussians:
+    """The Gaussians of one primitive: centres and harmonics with axes times `signs`, rotations in the file's axes."""
     path = document.path
     if not isinstance(attributes, dict):
         raise DataError(f"{path}: damaged: a primitive has no attributes")
@@ -101,19 +102,13 @@ def _read_primitive(document: Document, attributes: Any) -> Gaussians:
             raise DataError(
                 f"{path}: damaged: {len(values)} values of {name}, there are {len(means)} Gaussians"
             )
-    color = np.empty((len(means), len(bands), 3), np.float32)
-    for begin in range(0, len(means), _ROWS):  # which stay in the cache until all coefficients have come
-        for k, values in enumerate(bands.values()):
-            color[begin : begin + _ROWS, k] = values[begin : begin + _ROWS]
-    with np.errstate(divide="ignore", invalid="ignore"):
-        opacity = parts["opacity"].astype(np.float64)
-        logits = np.log(opacity) - np.log1p(-opacity)
+    opacity = torch.from_numpy(parts["opacity"].astype(np.float64))
     return Gaussians(
-        means=torch.from_numpy(means.copy()),
+        means=torch.from_numpy(means * np.array(signs, np.float32)),
         quats=torch.from_numpy(np.ascontiguousarray(parts["quats"])),
         log_scales=torch.from_numpy(parts["log_scales"]),
-        logit_opacities=torch.from_numpy(logits.astype(np.float32)),
-        sh=torch.from_numpy(color),
+        logit_opacities=opacity.logit().float(),
+        sh=columns.interleave(list(bands.values()), axes.sh_signs(signs, len(bands)).tolist()),
     )
 
 
@@ -122,7 +117,7 @@ def _half_turn(quats: np.ndarray) -> np.ndarray:
 
     The half turn alone, as the other programs have it, where `axes` also turns the local axes: the same ellipsoid.
     """
-    return quats[:, (3, 2, 1, 0)] * np.array([-1, -1, 1, 1], quats.dtype)
+    return np.stack([-quats[:, 3], -quats[:, 2], quats[:, 1], quats[:, 0]], 1)
 
 
 def _widen(scene: Gaussians, degree: int) -> Gaussians:
@@ -185,7 +180,7 @@ def _document(gaussians: Gaussians, metadata: Metadata) -> tuple[dict[str, Any],
     color = gaussians.sh.numpy() * axes.sh_signs(_SIGNS, gaussians.sh.shape[1]).numpy()[:, None]
     opacity = torch.sigmoid(gaussians.logit_opacities).numpy()[:, None]
     fallback = np.concatenate([gaussians.sh[:, 0].numpy() * sh.C0 + 0.5, opacity], 1)
-    columns: dict[str, np.ndarray] = {
+    values_of: dict[str, np.ndarray] = {
         "POSITION": means,
         "COLOR_0": np.rint(fallback.clip(0, 1) * 255).astype(np.uint8),
         f"{EXTENSION}:ROTATION": turned,
@@ -194,15 +189,15 @@ def _document(gaussians: Gaussians, metadata: Metadata) -> tuple[dict[str, Any],
     }
     for degree in range(gaussians.sh_degree + 1):
         for index in range(2 * degree + 1):
-            columns[f"{EXTENSION}:SH_DEGREE_{degree}_COEF_{index}"] = color[:, degree * degree + index]
+            values_of[f"{EXTENSION}:SH_DEGREE_{degree}_COEF_{index}"] = color[:, degree * degree + index]
     said = heads.said(metadata.get("heads"), gaussians.extras)
-    columns |= gltf_heads.attributes(said, gaussians)
-    attributes = {name: index for index, name in enumerate(columns)}
-    columns |= {f"weights of {h.name}": metadata["heads"][h.name].weights.numpy()[:, None] for h in said}
+    values_of |= gltf_heads.attributes(said, gaussians)
+    attributes = {name: index for index, name in enumerate(values_of)}
+    values_of |= {f"weights of {h.name}": metadata["heads"][h.name].weights.numpy()[:, None] for h in said}
     views: list[dict[str, Any]] = []
     accessors: list[dict[str, Any]] = []
     pieces, at = [], 0
-    for name, values in columns.items():
+    for name, values in values_of.items():
         stored = values if values.dtype == np.uint8 else values.astype("<f4", copy=False)
         pieces.append(np.ascontiguousarray(stored).tobytes())
         views.append({"buffer": 0, "byteOffset": at, "byteLength": len(pieces[-1])})

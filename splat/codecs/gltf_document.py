@@ -18,6 +18,7 @@ from urllib.parse import unquote
 import numpy as np
 import torch
 
+from splat.codecs import columns
 from splat.codecs.bounded import allowance, read_member, require
 from splat.core import DataError
 from splat.core.rotations import quat_to_matrix
@@ -104,7 +105,7 @@ class Document:
         found = values.astype(np.float32, copy=False)
         if dtype.kind != "f":
             found = np.maximum(found / np.iinfo(dtype).max, -1).astype(np.float32)
-        return found
+        return found if found.flags.aligned else found.copy()
 
     def _buffer(self, index: Any) -> memoryview:
         if index not in self._buffers:
@@ -191,23 +192,23 @@ class Document:
 
 def open_document(path: Path) -> Document:
     """The document of a .glb or a .gltf."""
-    data = path.read_bytes()
+    data = columns.load(path).data
     binary = None
-    if data.startswith(b"glTF"):
+    if bytes(data[:4]) == b"glTF":
         require(path, "the header", 20, len(data))
         version, total = struct.unpack_from("<II", data, 4)
         length, kind = struct.unpack_from("<II", data, 12)
         if version != 2 or kind != 0x4E4F534A:
             raise DataError(f"{path}: damaged, or glTF of version {version}; 2 can be read")
         require(path, "the chunks", max(total, 20 + length), len(data))
-        text = data[20 : 20 + length]
+        text = bytes(data[20 : 20 + length])
         at = 20 + length
         if at + 8 <= len(data):
             size, kind = struct.unpack_from("<II", data, at)
             require(path, "the binary chunk", at + 8 + size, len(data))
-            binary = memoryview(data)[at + 8 : at + 8 + size] if kind == 0x004E4942 else None
+            binary = data[at + 8 : at + 8 + size] if kind == 0x004E4942 else None
     else:
-        text = data
+        text = bytes(data)
     try:
         root = json.loads(text)
     except (ValueError, RecursionError) as error:

@@ -72,13 +72,21 @@ def inspect(path: str | Path) -> dict[str, Any]:
         },
         "scale": _spread(gaussians.log_scales.double().flatten(), torch.exp),
         "opacity": _spread(torch.sigmoid(gaussians.logit_opacities.double()), lambda values: values),
-        "suspicious": [*suspicions(gaussians), *_remarks(gaussians)],
+        "suspicious": _suspicious(gaussians),
     }
 
 
-def _remarks(gaussians: Gaussians) -> list[str]:
-    """What costs bytes or precision for nothing, a line each."""
-    scene = gaussians.select(finite(gaussians))
+def _suspicious(gaussians: Gaussians) -> list[str]:
+    good = finite(gaussians)
+    if good.all():
+        return [*suspicions(gaussians), *_remarks(gaussians)]
+    first, scene = int((~good).int().argmax()), gaussians.select(good)
+    bad = f"Gaussians with NaN or infinite values: {int((~good).sum())}; the first is Gaussian {first}"
+    return [bad, *suspicions(scene), *_remarks(scene)]
+
+
+def _remarks(scene: Gaussians) -> list[str]:
+    """What costs bytes or precision for nothing, a line each; of finite values."""
     if len(scene) == 0:
         return []
     found = []

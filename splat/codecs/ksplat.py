@@ -9,6 +9,7 @@ bytes between two bounds of the header.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -76,7 +77,7 @@ def _row(level: int, degree: int) -> np.dtype:
 
 
 def read(path: Path) -> Decoded:
-    data = np.fromfile(path, np.uint8)
+    data = columns.load(path)
     require(path, "the header", _HEADER, len(data))
     head = data[:_HEADER].view(_FIRST)[0]
     if (head["major"], head["minor"]) != (0, 1):
@@ -124,45 +125,101 @@ def _read_section(
     first = at + 4 * partial + buckets * width
     end = first + room * row.itemsize
     require(path, "the sections", end, len(data))
-    rows = data[first : first + count * row.itemsize].view(row)
-    if level == 0:
-        means = rows["mean"].astype(np.float32)
-    else:
+    rows = _Rows(data[first : first + count * row.itemsize].reshape(count, row.itemsize), row)
+    means = rows.column("mean", 3)
+    if level > 0:
         lengths = data[at : at + 4 * partial].view("<u4").astype(np.int64)
         centers = data[at + 4 * partial : first].reshape(buckets, width)[:, :12].copy().view("<f4")
         own_range = int(section["range"]) or _HALF_RANGE
         step = np.float32(float(section["block"]) / 2 / own_range)
-        bucket = _bucket_of(path, count, int(section["full"]), int(section["bucket"]), lengths, buckets)
+        sizes = _sizes(path, count, int(section["full"]), int(section["bucket"]), lengths, buckets)
         with np.errstate(over="ignore", invalid="ignore"):
-            means = (rows["mean"].astype(np.float32) - np.float32(own_range)) * step + centers[bucket]
-    harmonics = rows["sh"].astype(np.float32)
-    if level == 2:
-        low, high = bounds
-        with np.errstate(over="ignore", invalid="ignore"):
-            harmonics = np.float32(low) + harmonics / np.float32(255) * np.float32(high - low)
-    color = np.zeros((count, sh.coefficients(degree), 3), np.float32)
-    color[:, 0] = tables.BAND0[rows["color"][:, :3]]
-    for band in range(1, own + 1):
-        begin, wide = band * band - 1, 2 * band + 1
-        part = harmonics[:, 3 * begin : 3 * (begin + wide)].reshape(count, 3, wide)
-        color[:, 1 + begin : 1 + begin + wide] = part.transpose(0, 2, 1)
+            offsets = means.numpy()
+            offsets -= np.float32(own_range)
+            offsets *= step
+            offsets += centers[: len(sizes)].repeat(sizes, axis=0)
+    color = columns.empty(count, sh.coefficients(degree), 3)
+    paint = rows.bytes("color")
+    columns.expand_bytes(paint[:, :3], tables.BAND0, color[:, 0])
+    color[:, sh.coefficients(own) :] = 0
+    if own:
+        _read_harmonics(rows, own, color.flatten(1)[:, 3:], bounds if level == 2 else None)
     scene = Gaussians(
-        means=torch.from_numpy(means),
-        quats=torch.from_numpy(rows["quat"].astype(np.float32)),
-        log_scales=torch.from_numpy(tables.from_lengths(path, rows["scale"].astype(np.float32))),
-        logit_opacities=torch.from_numpy(tables.LOGITS[rows["color"][:, 3]]),
-        sh=torch.from_numpy(color),
+        means=means,
+        quats=rows.column("quat", 4),
+        log_scales=torch.from_numpy(tables.from_lengths(path, rows.column("scale", 3).numpy())),
+        logit_opacities=torch.from_numpy(tables.LOGITS[paint[:, 3]]),
+        sh=color,
     )
     return scene, end
 
 
-def _bucket_of(path: Path, count: int, full: int, size: int, lengths: np.ndarray, buckets: int) -> np.ndarray:
-    """[N] the bucket of each Gaussian: `full` ones of `size`, then those with `lengths`."""
+@dataclass
+class _Rows:
+    """Gaussians as they are stored.
+
+    Attributes:
+        data: [N, B] uint8.
+        row: what the bytes of a row are.
+    """
+
+    data: np.ndarray
+    row: np.dtype
+
+    def bytes(self, name: str) -> np.ndarray:
+        """[N, width] uint8 of one field."""
+        kind, start = self._place(name)
+        return self.data[:, start : start + kind.itemsize]
+
+    def gather(self, name: str, source: Sequence[int], out: Tensor) -> None:
+        """out[:, c] = the value number source[c] of one field."""
+        kind, start = self._place(name)
+        size = kind.base.itemsize
+        columns.gather(self.data, kind.base.str, [start + size * value for value in source], out)
+
+    def column(self, name: str, width: int) -> Tensor:
+        """[N, width] float32 of one field."""
+        out = columns.empty(len(self.data), width)
+        self.gather(name, range(width), out)
+        return out
+
+    def _place(self, name: str) -> tuple[np.dtype, int]:
+        assert self.row.fields is not None
+        kind, start, *_ = self.row.fields[name]
+        return kind, start
+
+
+def _read_harmonics(rows: _Rows, degree: int, out: Tensor, bounds: tuple[float, float] | None) -> None:
+    """Fills the columns of `out` up to `degree`; `bounds` of the values where they are bytes."""
+    # Stored channel by channel within each band; here all channels of a function follow each other.
+    source = [
+        3 * (band * band - 1) + channel * (2 * band + 1) + function
+        for band in range(1, degree + 1)
+        for function in range(2 * band + 1)
+        for channel in range(3)
+    ]
+    out = out[:, : len(source)]
+    if bounds is None:
+        rows.gather("sh", source, out)
+        return
+    low, high = bounds
+    with np.errstate(over="ignore", invalid="ignore"):
+        share = np.arange(256, dtype=np.float32) / np.float32(255)
+        levels = np.float32(low) + share * np.float32(high - low)
+    target = [0] * len(source)
+    for column, value in enumerate(source):
+        target[value] = column
+    columns.expand_bytes(rows.bytes("sh"), levels, out, target)
+
+
+def _sizes(path: Path, count: int, full: int, size: int, lengths: np.ndarray, buckets: int) -> np.ndarray:
+    """How many of the `count` Gaussians each bucket has: `full` ones of `size`, then those with `lengths`."""
     ends = np.concatenate([size * np.arange(1, min(full, count) + 1), size * full + np.cumsum(lengths)])
-    bucket = np.searchsorted(ends, np.arange(count), side="right")
-    if size == 0 or full > buckets or (count and bucket[-1] >= min(len(ends), buckets)):
+    ends = ends[: np.searchsorted(ends, count) + 1 if count else 0].clip(max=count)  # those that are needed
+    short = len(ends) > buckets or (count and (len(ends) == 0 or ends[-1] < count))
+    if size == 0 or full > buckets or short:
         raise DataError(f"{path}: damaged: the buckets hold fewer Gaussians than their section")
-    return bucket
+    return np.diff(ends, prepend=0)
 
 
 @dataclass

@@ -15,6 +15,7 @@ from __future__ import annotations
 import json
 import math
 import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from io import BufferedReader
 from pathlib import Path
@@ -36,7 +37,7 @@ _ROTATION = ("rot_0", "rot_1", "rot_2", "rot_3")
 _COLOR = ("f_dc_0", "f_dc_1", "f_dc_2")
 _REQUIRED = (*_POSITION, *_COLOR, "opacity", *_SCALE, *_ROTATION)
 
-# Rows that are converted at a time: bounds the memory beyond the scene's own, and stays in the processor's cache.
+# Rows that are converted at a time: bounds the memory beyond the scene's own.
 _ROWS = 1 << 13
 
 
@@ -62,10 +63,11 @@ def read(path: Path) -> Decoded:
                 f"{path}: cut short: the header declares {vertex.count} Gaussians of {vertex.row_bytes} bytes, "
                 f"the file has {held}; copy or download it again"
             )
-        file.seek(start)
         inputs = _feature_names(sum(head.width for head in said))
-        gaussians, features = _read_rows(file, header.order, vertex, _harmonic_names(rest, degree), inputs)
-        end = file.tell() if vertex.count else start
+        gaussians, features = _read_rows(
+            file, start, header.order, vertex, _harmonic_names(rest, degree), inputs
+        )
+        end = start + vertex.count * vertex.row_bytes
         weights = _weights(path, header, file, said, size)
 
     gaussians.extras = heads.split(said, features)
@@ -88,12 +90,12 @@ def read(path: Path) -> Decoded:
 
 
 def _read_rows(
-    file: BufferedReader, order: str, vertex: Element, harmonics: list[str], inputs: list[str]
+    file: BufferedReader, start: int, order: str, vertex: Element, harmonics: list[str], inputs: list[str]
 ) -> tuple[Gaussians, torch.Tensor]:
-    """The Gaussians from where the file stands, and their properties `inputs`; some rows at a time."""
+    """The Gaussians whose rows begin at byte `start`, and their properties `inputs`."""
     count = vertex.count
     targets = {
-        name: (parts, torch.empty(count, len(parts)))
+        name: (parts, columns.empty(count, len(parts)))
         for name, parts in (
             ("means", _POSITION),
             ("quats", _ROTATION),
@@ -105,21 +107,16 @@ def _read_rows(
     }
     dtype = np.dtype([(name, order + kind) for name, kind in vertex.properties])
     wanted = [name for parts, _ in targets.values() for name in parts]
-    plain = all(dtype[name] == np.dtype("<f4") for name in wanted)
-    buffer = np.empty((min(_ROWS, count), dtype.itemsize), np.uint8)
-    for begin in range(0, count, _ROWS):
-        rows = buffer[: min(_ROWS, count - begin)]
-        if file.readinto(rows.data.cast("B")) != rows.nbytes:
-            raise OSError("the file became shorter while it was read")
-        for parts, target in targets.values():
-            out = target[begin : begin + len(rows)]
-            if plain:
-                columns.gather_floats(rows, [dtype.fields[name][1] for name in parts], out)  # type: ignore[index]
-                continue
-            # A double beyond float32's range becomes an infinity, which the check of the values reports.
-            with np.errstate(over="ignore", invalid="ignore"):
-                for column, name in enumerate(parts):
-                    out.numpy()[:, column] = rows.view(dtype)[:, 0][name]
+    if all(dtype[name] == np.dtype("<f4") for name in wanted):
+        places = {name: offset for name, (_, offset, *_) in dtype.fields.items()}  # type: ignore[union-attr]
+        columns.read_columns(
+            file,
+            start,
+            dtype.itemsize,
+            [([places[name] for name in parts], target) for parts, target in targets.values()],
+        )
+    else:
+        _read_others(file, start, dtype, targets)
     found = {name: target for name, (_, target) in targets.items()}
     gaussians = Gaussians(
         found["means"],
@@ -129,6 +126,29 @@ def _read_rows(
         found["sh"].view(count, len(harmonics) // 3, 3),
     )
     return gaussians, found["inputs"]
+
+
+def _read_others(
+    file: BufferedReader,
+    start: int,
+    dtype: np.dtype,
+    targets: Mapping[str, tuple[Sequence[str], torch.Tensor]],
+) -> None:
+    """Rows of other types than little-endian float32, some at a time."""
+    file.seek(start)
+    count = len(targets["means"][1])
+    buffer = np.empty(min(_ROWS, count), dtype)
+    for begin in range(0, count, _ROWS):
+        rows = buffer[: min(_ROWS, count - begin)]
+        if file.readinto(rows.view(np.uint8).data) != rows.nbytes:
+            raise OSError("the file became shorter while it was read")
+        for parts, target in targets.values():
+            # A double beyond float32's range becomes an infinity, which the check of the values reports.
+            with np.errstate(over="ignore", invalid="ignore"):
+                for column, name in enumerate(parts):
+                    target[begin : begin + len(rows), column] = torch.from_numpy(
+                        rows[name].astype(np.float32)
+                    )
 
 
 def write(gaussians: Gaussians, path: Path, metadata: Metadata, options: PlyOptions) -> list[str]:
@@ -147,22 +167,23 @@ def write(gaussians: Gaussians, path: Path, metadata: Metadata, options: PlyOpti
     lines += ["end_header", ""]
 
     place = {name: 4 * column for column, name in enumerate(names)}
-    buffer = np.zeros((min(_ROWS, count), 4 * len(names)), np.uint8)
     with replacing(path) as file:
         file.write("\n".join(lines).encode("ascii", "replace"))
-        for begin in range(0, count, _ROWS):
-            part = slice(begin, min(begin + _ROWS, count))
-            rows = buffer[: part.stop - begin]
-            for parts, values in (
-                (_POSITION, gaussians.means),
-                (_harmonic_names(tuple(rest), degree), gaussians.sh.flatten(1)),
-                (("opacity",), gaussians.logit_opacities[:, None]),
-                (_SCALE, gaussians.log_scales),
-                (_ROTATION, gaussians.quats),
-                (inputs, features),
-            ):
-                columns.scatter_floats(values[part], [place[name] for name in parts], rows)
-            file.write(rows.data.cast("B"))
+        columns.write_columns(
+            file,
+            4 * len(names),
+            [
+                ([place[name] for name in parts], values)
+                for parts, values in (
+                    (_POSITION, gaussians.means),
+                    (_harmonic_names(tuple(rest), degree), gaussians.sh.flatten(1)),
+                    (("opacity",), gaussians.logit_opacities[:, None]),
+                    (_SCALE, gaussians.log_scales),
+                    (_ROTATION, gaussians.quats),
+                    (inputs, features),
+                )
+            ],
+        )
         for head in said:
             file.write(metadata["heads"][head.name].weights.numpy().astype("<f4").tobytes())
     return []

@@ -5,17 +5,6 @@ from __future__ import annotations
 import numpy as np
 
 
-def insert_largest(three: np.ndarray, largest: np.ndarray, place: np.ndarray) -> np.ndarray:
-    """[N, 4] float32: `largest` [N] at `place` [N], the components `three` [N, 3] in order around it."""
-    out = np.empty((len(three), 4), np.float32)
-    for at in range(4):
-        # Component `at` is the largest, or the one of the three that stands there.
-        before = three[:, min(at, 2)]
-        after = three[:, max(at - 1, 0)]
-        out[:, at] = np.where(place == at, largest, np.where(place > at, before, after))
-    return out
-
-
 def split_largest(quats: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The three components [N, 3] beside the largest of the unit quaternion, made positive, and its place [N]."""
     # A column at a time, scaled first: neither huge nor tiny components may overflow. Zero stands for no rotation.

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from splat.codecs import axes, columns, tables
-from splat.codecs.smallest_three import insert_largest, split_largest
+from splat.codecs.smallest_three import split_largest
 from splat.core import DataError, Gaussians, sh
 
 STORED, OURS = "RUB", "RDF"
@@ -29,6 +29,8 @@ _level = np.arange(256, dtype=np.float64)
 _COLORS = ((_level / 255 - 0.5) / 0.15).astype(np.float32)
 _SCALES = (_level / 16 - 10).astype(np.float32)
 _HARMONICS = ((_level - 128) / 128).astype(np.float32)
+# What ten bits of a component of a rotation stand for: a sign and nine bits of size.
+_THREE = np.concatenate([sign * np.arange(512) * math.sqrt(0.5) / 511 for sign in (1, -1)]).astype(np.float32)
 SCALE_RANGE = (-10.0, 255 / 16 - 10)
 COLOR_LIMIT = 127.5 / COLOR_GAIN
 
@@ -67,19 +69,19 @@ def unpack(
     plain = stored in (STORED, OURS)
     signs = axes.flips(stored, OURS) if plain else (1.0, 1.0, 1.0)
     coefficients = sh.coefficients(degree)
-    color = torch.empty(count, coefficients, 3)
+    color = columns.empty(count, coefficients, 3)
     columns.expand_bytes(rows("colors"), _COLORS, color[:, 0])
     if degree and count:
         flips = axes.sh_signs(signs, coefficients)[1:].numpy().repeat(3)
         every = rows("sh")
         wanted = every if layout.degree == degree else every[:, : 3 * (coefficients - 1)]
         columns.expand_bytes(wanted, _HARMONICS * flips[:, None], color.flatten(1)[:, 3:])
-    scales = torch.empty(count, 3)
+    scales = columns.empty(count, 3)
     columns.expand_bytes(rows("scales"), _SCALES, scales)
-    quats = _unpack_quats(rows("rotations"), layout.version) * np.array(axes.quat_signs(signs), np.float32)
+    quats = _unpack_quats(rows("rotations"), layout.version, axes.quat_signs(signs))
     gaussians = Gaussians(
         means=torch.from_numpy(_unpack_positions(rows("positions"), layout) * np.array(signs, np.float32)),
-        quats=torch.from_numpy(quats),
+        quats=quats,
         log_scales=scales,
         logit_opacities=torch.from_numpy(tables.LOGITS[np.frombuffer(streams["alphas"], np.uint8)]),
         sh=color,
@@ -96,18 +98,14 @@ def _unpack_positions(rows: np.ndarray, layout: Layout) -> np.ndarray:
     return ((fixed ^ 0x800000) - 0x800000).astype(np.float32) * np.float32(2.0**-layout.bits)
 
 
-def _unpack_quats(rows: np.ndarray, version: int) -> np.ndarray:
-    """[N, 4] wxyz."""
-    if version < 3:
-        xyz = rows.astype(np.float32) / np.float32(127.5) - 1
-        w = np.sqrt(np.maximum(0, 1 - np.einsum("ij,ij->i", xyz, xyz)))
-        return np.concatenate([w[:, None], xyz], 1)
-    packed = np.ascontiguousarray(rows).view("<u4")[:, 0] if len(rows) else np.zeros(0, np.uint32)
-    part = np.stack([packed >> np.uint32(shift) & np.uint32(1023) for shift in (20, 10, 0)], 1)
-    three = (part & np.uint32(511)).astype(np.float32) * np.float32(math.sqrt(0.5) / 511)
-    np.negative(three, out=three, where=part > 511)
-    largest = np.sqrt(np.maximum(0, 1 - np.einsum("ij,ij->i", three, three)))
-    return insert_largest(three, largest, (packed >> np.uint32(30)).astype(np.int64))[:, (3, 0, 1, 2)]
+def _unpack_quats(rows: np.ndarray, version: int, signs: tuple[float, float, float, float]) -> torch.Tensor:
+    """[N, 4] wxyz, times `signs`."""
+    if version >= 3:
+        packed = np.ascontiguousarray(rows).view("<u4")[:, 0] if len(rows) else np.zeros(0, np.uint32)
+        return columns.unpack_largest(packed, _THREE, (1, 2, 3, 0), (*signs[1:], signs[0]))
+    xyz = rows.astype(np.float32) / np.float32(127.5) - 1
+    w = np.sqrt(np.maximum(0, 1 - np.einsum("ij,ij->i", xyz, xyz)))
+    return torch.from_numpy(np.concatenate([w[:, None], xyz], 1) * np.array(signs, np.float32))
 
 
 def pack(gaussians: Gaussians, layout: Layout, sh_bits: tuple[int, int]) -> dict[str, bytes]:

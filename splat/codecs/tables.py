@@ -46,8 +46,9 @@ def from_lengths(path: Path, lengths: np.ndarray) -> np.ndarray:
 
     DataError for negative or NaN ones, which only damaged or foreign files have.
     """
-    wrong = ~(lengths >= 0).all(1)
-    if wrong.any():
+    good = lengths >= 0
+    if not good.all():
+        wrong = ~good.all(1)
         first = int(wrong.argmax())
         raise DataError(
             f"{path}: damaged or of another format: {int(wrong.sum())} of {len(lengths)} Gaussians have "

@@ -1,9 +1,15 @@
 #include "columns.h"
 
+#include <unistd.h>
+
 #include <algorithm>
 #include <atomic>
 #include <bit>
+#include <cerrno>
+#include <cmath>
 #include <cstring>
+#include <memory>
+#include <type_traits>
 #include <vector>
 
 #include "thread_pool.h"
@@ -17,33 +23,199 @@ constexpr int64_t kGrain = 1 << 12;
 constexpr int64_t kAhead = 8;  // rows
 constexpr int kLine = 16;      // floats of a cache line
 
-}  // namespace
+// The bytes that a thread takes from a file or hands to it at a time: they stay in its cache.
+constexpr int64_t kPiece = 1 << 16;
 
-void gather_floats(const uint8_t* rows, int64_t row_bytes, int64_t count, const int64_t* offsets, int columns,
-                   float* out, int64_t out_stride, int threads) {
-    parallel_ranges(threads, count, kGrain, [=](int64_t begin, int64_t end) {
-        for (int64_t i = begin; i < end; ++i) {
+// body(begin, end) for as many equal shares of the range as there are threads. What is written is touched for the
+// first time here, and two threads that touch neighbours in one large page would both clear it.
+template <class Body>
+void parallel_shares(int threads, int64_t count, Body&& body) {
+    const int64_t shares = std::max(1, threads);
+    parallel_for(threads, shares, [&](int64_t k) {
+        const int64_t begin = count * k / shares, end = count * (k + 1) / shares;
+        if (begin < end) body(begin, end);
+    });
+}
+
+template <class T>
+inline T load(const uint8_t* from) {
+    T value;
+    std::memcpy(&value, from, sizeof value);
+    return value;
+}
+
+struct FromFloat {
+    static float get(const uint8_t* from) { return load<float>(from); }
+};
+
+struct FromUint16 {
+    static float get(const uint8_t* from) { return load<uint16_t>(from); }
+};
+
+// By normal numbers alone, as the threads take denormal ones for zero.
+struct FromHalf {
+    static float get(const uint8_t* from) {
+        const uint32_t half = load<uint16_t>(from), exponent = half & 0x7c00u;
+        uint32_t wide = ((half & 0x7fffu) << 13) + (112u << 23);
+        if (exponent == 0x7c00u) wide += 112u << 23;
+        // A denormal half is a multiple of 2^-24: the sum of it and 2^-14 is a number with those bits.
+        const float small = std::bit_cast<float>(wide + (1u << 23)) - 0x1p-14f;
+        const uint32_t size = exponent == 0 ? std::bit_cast<uint32_t>(small) : wide;
+        return std::bit_cast<float>(size | (half & 0x8000u) << 16);
+    }
+};
+
+template <class From>
+void gather_rows(const uint8_t* rows, int64_t row_bytes, int64_t count, const int64_t* offsets, int columns, float* out,
+                 int64_t out_stride) {
+    const auto run = [=](auto width) {
+        for (int64_t i = 0; i < count; ++i) {
             const uint8_t* row = rows + i * row_bytes;
             float* to = out + i * out_stride;
-            for (int c = 0; c < columns; ++c) std::memcpy(to + c, row + offsets[c], sizeof(float));
+            for (int c = 0; c < width; ++c) to[c] = From::get(row + offsets[c]);
+        }
+    };
+    // Known widths are written out: a loop of three costs more than what it does.
+    if (columns == 1) run(std::integral_constant<int, 1>());
+    else if (columns == 3) run(std::integral_constant<int, 3>());
+    else if (columns == 4) run(std::integral_constant<int, 4>());
+    else run(columns);
+}
+
+template <class From>
+void gather_kind(const uint8_t* rows, int64_t row_bytes, int64_t count, const int64_t* offsets, int columns, float* out,
+                 int64_t out_stride, int threads) {
+    parallel_shares(threads, count, [=](int64_t begin, int64_t end) {
+        gather_rows<From>(rows + begin * row_bytes, row_bytes, end - begin, offsets, columns, out + begin * out_stride,
+                          out_stride);
+    });
+}
+
+// `transfer` (pread or pwrite) of all the bytes, in as many calls as it takes.
+template <class Transfer, class Byte>
+int whole(Transfer transfer, int file, Byte* bytes, int64_t size, int64_t start) {
+    while (size > 0) {
+        const ssize_t done = transfer(file, bytes, static_cast<size_t>(size), static_cast<off_t>(start));
+        if (done < 0 && errno == EINTR) continue;
+        if (done <= 0) return done < 0 ? errno : kShort;
+        bytes += done, start += done, size -= done;
+    }
+    return 0;
+}
+
+// body(begin, end, buffer) over pieces of the rows, with room for each piece; stops at the first that is not 0.
+template <class Body>
+int pieces(int64_t row_bytes, int64_t count, int threads, Body&& body) {
+    std::atomic<int> result{0};
+    const int64_t rows = std::max<int64_t>(1, kPiece / row_bytes);
+    parallel_shares(threads, count, [&](int64_t begin, int64_t end) {
+        const std::unique_ptr<uint8_t[]> buffer(new uint8_t[static_cast<size_t>(rows * row_bytes)]);
+        for (int64_t i = begin; i < end && result.load(std::memory_order_relaxed) == 0; i += rows)
+            if (const int found = body(i, std::min(end, i + rows), buffer.get())) result = found;
+    });
+    return result;
+}
+
+}  // namespace
+
+void gather(const uint8_t* rows, int64_t row_bytes, int64_t count, Number kind, const int64_t* offsets, int columns,
+            float* out, int64_t out_stride, int threads) {
+    const auto run = kind == Number::float32   ? gather_kind<FromFloat>
+                     : kind == Number::float16 ? gather_kind<FromHalf>
+                                               : gather_kind<FromUint16>;
+    run(rows, row_bytes, count, offsets, columns, out, out_stride, threads);
+}
+
+int read_columns(int file, int64_t start, int64_t row_bytes, int64_t count, const std::vector<Columns<float>>& columns,
+                 int threads) {
+    return pieces(row_bytes, count, threads, [&](int64_t begin, int64_t end, uint8_t* rows) {
+        const int found = whole(pread, file, rows, (end - begin) * row_bytes, start + begin * row_bytes);
+        if (found == 0)
+            for (const auto& part : columns)
+                gather_rows<FromFloat>(rows, row_bytes, end - begin, part.offsets, part.columns,
+                                       part.values + begin * part.stride, part.stride);
+        return found;
+    });
+}
+
+int write_columns(int file, int64_t start, int64_t row_bytes, int64_t count,
+                  const std::vector<Columns<const float>>& columns, int threads) {
+    return pieces(row_bytes, count, threads, [&](int64_t begin, int64_t end, uint8_t* rows) {
+        std::memset(rows, 0, static_cast<size_t>((end - begin) * row_bytes));
+        for (const auto& part : columns)
+            for (int64_t i = begin; i < end; ++i) {
+                const float* from = part.values + i * part.stride;
+                uint8_t* row = rows + (i - begin) * row_bytes;
+                for (int c = 0; c < part.columns; ++c) std::memcpy(row + part.offsets[c], from + c, sizeof(float));
+            }
+        return whole(pwrite, file, rows, (end - begin) * row_bytes, start + begin * row_bytes);
+    });
+}
+
+int read_bytes(int file, int64_t start, int64_t size, uint8_t* out, int threads) {
+    std::atomic<int> result{0};
+    parallel_shares(threads, size, [&](int64_t begin, int64_t end) {
+        if (const int found = whole(pread, file, out + begin, end - begin, start + begin)) result = found;
+    });
+    return result;
+}
+
+void interleave(const float* const* parts, const int64_t* strides, const float* signs, int64_t count, int parts_count,
+                float* out, int threads) {
+    constexpr int64_t kRows = 256;  // whose values stay in the cache until all parts have come
+    parallel_shares(threads, count, [=](int64_t begin, int64_t end) {
+        for (int64_t block = begin; block < end; block += kRows)
+            for (int k = 0; k < parts_count; ++k) {
+                const float sign = signs[k];
+                for (int64_t i = block; i < std::min(end, block + kRows); ++i) {
+                    const float* from = parts[k] + i * strides[k];
+                    float* to = out + (i * parts_count + k) * 3;
+                    to[0] = sign * from[0], to[1] = sign * from[1], to[2] = sign * from[2];
+                }
+            }
+    });
+}
+
+void unpack_fields(const uint32_t* packed, int64_t stride, int64_t count, int shift, const int* bits, const float* low,
+                   const float* high, int64_t chunk, float* out, int64_t out_stride, int threads) {
+    const int shifts[3] = {shift + bits[1] + bits[2], shift + bits[2], shift};
+    uint32_t masks[3];
+    for (int c = 0; c < 3; ++c) masks[c] = (1u << bits[c]) - 1;
+    parallel_shares(threads, (count + chunk - 1) / chunk, [=](int64_t first, int64_t last) {
+        for (int64_t block = first; block < last; ++block) {
+            const float *floor = low + 3 * block, *ceiling = high + 3 * block;
+            const float extent[3] = {ceiling[0] - floor[0], ceiling[1] - floor[1], ceiling[2] - floor[2]};
+            const int64_t end = std::min(count, (block + 1) * chunk);
+            for (int64_t i = block * chunk; i < end; ++i) {
+                const uint32_t word = packed[i * stride];
+                float* to = out + i * out_stride;
+                for (int c = 0; c < 3; ++c) {
+                    const float level = static_cast<float>(static_cast<int32_t>(word >> shifts[c] & masks[c]));
+                    to[c] = level / static_cast<float>(masks[c]) * extent[c] + floor[c];
+                }
+            }
         }
     });
 }
 
-void scatter_floats(const float* in, int64_t in_stride, int64_t count, const int64_t* offsets, int columns,
-                    uint8_t* rows, int64_t row_bytes, int threads) {
-    parallel_ranges(threads, count, kGrain, [=](int64_t begin, int64_t end) {
+void unpack_largest(const uint32_t* packed, int64_t stride, int64_t count, const float* table, const int* slots,
+                    const float* signs, float* out, int threads) {
+    parallel_shares(threads, count, [=](int64_t begin, int64_t end) {
         for (int64_t i = begin; i < end; ++i) {
-            const float* from = in + i * in_stride;
-            uint8_t* row = rows + i * row_bytes;
-            for (int c = 0; c < columns; ++c) std::memcpy(row + offsets[c], from + c, sizeof(float));
+            const uint32_t word = packed[i * stride];
+            const float three[3] = {table[word >> 20 & 1023], table[word >> 10 & 1023], table[word & 1023]};
+            const float rest = 1.0f - (three[0] * three[0] + three[1] * three[1] + three[2] * three[2]);
+            const int place = static_cast<int>(word >> 30);
+            float* to = out + 4 * i;
+            for (int p = 0, next = 0; p < 4; ++p)
+                to[slots[p]] = signs[p] * (p == place ? std::sqrt(std::max(0.0f, rest)) : three[next++]);
         }
     });
 }
 
 void expand_bytes(const uint8_t* bytes, int64_t row_bytes, int64_t count, int columns, const int32_t* target,
                   const float* table, int64_t table_stride, float* out, int64_t out_stride, int threads) {
-    parallel_ranges(threads, count, kGrain, [=](int64_t begin, int64_t end) {
+    parallel_shares(threads, count, [=](int64_t begin, int64_t end) {
         for (int64_t i = begin; i < end; ++i) {
             const uint8_t* row = bytes + i * row_bytes;
             float* to = out + i * out_stride;
