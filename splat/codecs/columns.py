@@ -110,6 +110,26 @@ def interleave(parts: Sequence[np.ndarray], signs: Sequence[float]) -> Tensor:
     return out
 
 
+def read_interleaved(file: BinaryIO, starts: Sequence[int], signs: Sequence[float], count: int) -> Tensor:
+    """[N, K, 3] float32: out[:, k] = signs[k] times the [N, 3] that lie at byte `starts[k]` of the open file.
+
+    Raises:
+        OSError: the file cannot be read, or ends early.
+    """
+    out = empty(count, len(starts), 3)
+    if out.numel():
+        _settle(
+            _native.read_interleaved(
+                file.fileno(),
+                np.asarray(starts, np.int64),
+                np.asarray(signs, np.float32),
+                out.numpy(),
+                torch.get_num_threads(),
+            )
+        )
+    return out
+
+
 def unpack_fields(
     packed: np.ndarray,
     shift: int,

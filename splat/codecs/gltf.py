@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from splat.codecs import axes, columns, gltf_heads, heads, tables
+from splat.codecs import axes, gltf_heads, heads, tables
 from splat.codecs.format import Decoded, Format, Metadata, NoOptions
 from splat.codecs.gltf_document import Document, open_document
 from splat.core import DataError, Gaussians, sh
@@ -34,7 +34,11 @@ _JSON, _BIN = 0x4E4F534A, 0x004E4942
 
 
 def read(path: Path) -> Decoded:
-    document = open_document(path)
+    with open_document(path) as document:
+        return _read(path, document)
+
+
+def _read(path: Path, document: Document) -> Decoded:
     notes: list[str] = []
     found = []
     for primitive, placed in document.primitives():
@@ -77,10 +81,13 @@ def _read_primitive(document: Document, attributes: Any, signs: tuple[float, flo
     if not isinstance(attributes, dict):
         raise DataError(f"{path}: damaged: a primitive has no attributes")
 
-    def take(name: str, width: int) -> np.ndarray:
+    def place(name: str) -> Any:
         if name not in attributes:
             raise DataError(f"{path}: damaged: the Gaussians lack the attribute {name}")
-        return document.accessor(attributes[name], width)
+        return attributes[name]
+
+    def take(name: str, width: int) -> np.ndarray:
+        return document.accessor(place(name), width)
 
     means = take("POSITION", 3)
     parts = {
@@ -96,19 +103,16 @@ def _read_primitive(document: Document, attributes: Any, signs: tuple[float, flo
     degree = 0
     while degree < sh.MAX_DEGREE and names[sh.coefficients(degree)] in attributes:
         degree += 1
-    bands = {name: take(name, 3) for name in names[: sh.coefficients(degree)]}
-    for name, values in {**parts, **bands}.items():
-        if len(values) != len(means):
-            raise DataError(
-                f"{path}: damaged: {len(values)} values of {name}, there are {len(means)} Gaussians"
-            )
+    for name, values in parts.items():
+        document.same_length(name, len(values), len(means))
+    bands = {name: place(name) for name in names[: sh.coefficients(degree)]}
     opacity = torch.from_numpy(parts["opacity"].astype(np.float64))
     return Gaussians(
         means=torch.from_numpy(means * np.array(signs, np.float32)),
         quats=torch.from_numpy(np.ascontiguousarray(parts["quats"])),
         log_scales=torch.from_numpy(parts["log_scales"]),
         logit_opacities=opacity.logit().float(),
-        sh=columns.interleave(list(bands.values()), axes.sh_signs(signs, len(bands)).tolist()),
+        sh=document.triples(bands, axes.sh_signs(signs, len(bands)).tolist(), len(means)),
     )
 
 

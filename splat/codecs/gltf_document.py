@@ -8,15 +8,18 @@ from __future__ import annotations
 import base64
 import binascii
 import json
+import os
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 from urllib.parse import unquote
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from splat.codecs import columns
 from splat.codecs.bounded import allowance, read_member, require
@@ -28,6 +31,26 @@ _TYPES = {5120: "<i1", 5121: "<u1", 5122: "<i2", 5123: "<u2", 5126: "<f4"}
 _WIDTHS = {"SCALAR": 1, "VEC2": 2, "VEC3": 3, "VEC4": 4}
 _DEEPEST = 64
 _LARGEST_INDEX = 1 << 40
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """A part of an open file, of `size` bytes from byte `start` on."""
+
+    file: BinaryIO
+    start: int
+    size: int
+
+
+@dataclass
+class Values:
+    """Where the values of an accessor lie: `count` rows, `stride` bytes apart, from byte `start` of `buffer`."""
+
+    buffer: memoryview | Chunk
+    start: int
+    count: int
+    stride: int
+    dtype: np.dtype
 
 
 @dataclass
@@ -42,8 +65,8 @@ class Document:
 
     path: Path
     root: dict[str, Any]
-    binary: memoryview | None
-    _buffers: dict[int, memoryview] = field(default_factory=dict)
+    binary: Chunk | None
+    _buffers: dict[int, memoryview | Chunk] = field(default_factory=dict)
     _left: int = 0
 
     def __post_init__(self) -> None:
@@ -68,6 +91,42 @@ class Document:
     def accessor(self, index: Any, width: int) -> np.ndarray:
         """[count, width] float32 values of the accessor, which may be the file's own, not to be written to; whole
         numbers are taken as shares of the largest."""
+        values = self._values(index, width)
+        buffer, start, dtype = values.buffer, values.start, values.dtype
+        if isinstance(buffer, Chunk):
+            size = values.stride * max(0, values.count - 1) + width * dtype.itemsize * bool(values.count)
+            data, start = columns.read_bytes(buffer.file, buffer.start + start, size).data, 0
+        else:
+            data = buffer
+        start = start if values.count else 0
+        found: np.ndarray = np.ndarray(
+            (values.count, width), dtype, data, start, (values.stride, dtype.itemsize)
+        )
+        if dtype.kind != "f":
+            found = np.maximum(found / np.iinfo(dtype).max, -1)
+        found = found.astype(np.float32, copy=False)
+        return found if found.flags.aligned else found.copy()
+
+    def triples(self, named: Mapping[str, Any], signs: list[float], count: int) -> Tensor:
+        """[count, K, 3] float32: the values of K accessors, by the names of what they are, each times its sign."""
+        every = {name: self._values(index, 3) for name, index in named.items()}
+        for name, values in every.items():
+            self.same_length(name, values.count, count)
+        starts = [
+            values.buffer.start + values.start
+            for values in every.values()
+            if isinstance(values.buffer, Chunk) and values.dtype.kind == "f" and values.stride == 12
+        ]
+        if self.binary is not None and len(starts) == len(every):
+            return columns.read_interleaved(self.binary.file, starts, signs, count)
+        return columns.interleave([self.accessor(index, 3) for index in named.values()], signs)
+
+    def same_length(self, name: str, found: int, count: int) -> None:
+        """DataError unless `name` has a value for each of `count` Gaussians."""
+        if found != count:
+            raise DataError(f"{self.path}: damaged: {found} values of {name}, there are {count} Gaussians")
+
+    def _values(self, index: Any, width: int) -> Values:
         item = self.item("accessors", index)
         kind = _TYPES.get(self.number(item, "componentType"))
         if kind is None or _WIDTHS.get(str(item.get("type"))) != width:
@@ -81,36 +140,27 @@ class Document:
             raise DataError(
                 f"{self.path}: compressed buffers cannot be read: {', '.join(view['extensions'])[:80]}"
             )
-        data = self._buffer(view.get("buffer"))
+        buffer = self._buffer(view.get("buffer"))
+        held = buffer.size if isinstance(buffer, Chunk) else len(buffer)
         begin, length = self.number(view, "byteOffset", 0), self.number(view, "byteLength")
-        require(self.path, f"buffer view {item['bufferView']}", begin + length, len(data))
+        require(self.path, f"buffer view {item['bufferView']}", begin + length, held)
         start, stride = self.number(item, "byteOffset", 0), self.number(view, "byteStride", 0)
-        stride = stride or width * dtype.itemsize
-        if stride < width * dtype.itemsize:
+        row = width * dtype.itemsize
+        stride = stride or row
+        if stride < row:
             raise DataError(f"{self.path}: damaged: rows of {stride} bytes hold {width} components of {kind}")
         if count:
-            require(
-                self.path, f"accessor {index}", start + (count - 1) * stride + width * dtype.itemsize, length
-            )
+            require(self.path, f"accessor {index}", start + (count - 1) * stride + row, length)
         self._left -= 4 * count * width + (1 << 13)  # each costs time besides
         if self._left < 0:
             raise DataError(f"{self.path}: damaged: the same data stand for too many Gaussians")
-        values: np.ndarray = np.ndarray(
-            (count, width),
-            dtype,
-            data[begin : begin + length],
-            start if count else 0,
-            (stride, dtype.itemsize),
-        )
-        found = values.astype(np.float32, copy=False)
-        if dtype.kind != "f":
-            found = np.maximum(found / np.iinfo(dtype).max, -1).astype(np.float32)
-        return found if found.flags.aligned else found.copy()
+        return Values(buffer, begin + start, count, stride, dtype)
 
-    def _buffer(self, index: Any) -> memoryview:
+    def _buffer(self, index: Any) -> memoryview | Chunk:
         if index not in self._buffers:
             item = self.item("buffers", index)
             uri = item.get("uri")
+            data: memoryview | Chunk
             if uri is None and index == 0 and self.binary is not None:
                 data = self.binary
             elif isinstance(uri, str) and uri.startswith("data:"):
@@ -190,29 +240,35 @@ class Document:
             ) from None
 
 
-def open_document(path: Path) -> Document:
-    """The document of a .glb or a .gltf."""
-    data = columns.load(path).data
-    binary = None
-    if bytes(data[:4]) == b"glTF":
-        require(path, "the header", 20, len(data))
-        version, total = struct.unpack_from("<II", data, 4)
-        length, kind = struct.unpack_from("<II", data, 12)
-        if version != 2 or kind != 0x4E4F534A:
-            raise DataError(f"{path}: damaged, or glTF of version {version}; 2 can be read")
-        require(path, "the chunks", max(total, 20 + length), len(data))
-        text = bytes(data[20 : 20 + length])
-        at = 20 + length
-        if at + 8 <= len(data):
-            size, kind = struct.unpack_from("<II", data, at)
-            require(path, "the binary chunk", at + 8 + size, len(data))
-            binary = data[at + 8 : at + 8 + size] if kind == 0x004E4942 else None
-    else:
-        text = bytes(data)
-    try:
-        root = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{path}: damaged: its JSON cannot be read ({str(error)[:80]})") from None
-    if not isinstance(root, dict):
-        raise DataError(f"{path}: damaged: its JSON is no object")
-    return Document(path, root, binary)
+@contextmanager
+def open_document(path: Path) -> Iterator[Document]:
+    """The document of a .glb, whose values are read as they are asked for, or of a .gltf."""
+    with open(path, "rb") as file:
+        text, binary = _chunks(path, file)
+        try:
+            root = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise DataError(f"{path}: damaged: its JSON cannot be read ({str(error)[:80]})") from None
+        if not isinstance(root, dict):
+            raise DataError(f"{path}: damaged: its JSON is no object")
+        yield Document(path, root, binary)
+
+
+def _chunks(path: Path, file: BinaryIO) -> tuple[bytes, Chunk | None]:
+    """The JSON of a document, and where the second chunk of a .glb lies."""
+    held = os.fstat(file.fileno()).st_size
+    head = file.read(20)
+    if not head.startswith(b"glTF"):
+        return head + file.read(), None
+    require(path, "the header", 20, held)
+    _, version, total, length, kind = struct.unpack("<4sIIII", head)
+    if version != 2 or kind != 0x4E4F534A:
+        raise DataError(f"{path}: damaged, or glTF of version {version}; 2 can be read")
+    require(path, "the chunks", max(total, 20 + length), held)
+    text = file.read(length)
+    at = 20 + length
+    if at + 8 > held:
+        return text, None
+    size, kind = struct.unpack("<II", file.read(8))
+    require(path, "the binary chunk", at + 8 + size, held)
+    return text, Chunk(file, at + 8, size) if kind == 0x004E4942 else None

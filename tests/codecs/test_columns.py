@@ -104,11 +104,18 @@ def test_bytes_are_looked_up_in_rows_that_lie_apart() -> None:
     assert np.array_equal(out.numpy()[:, [2, 0, 1]], table[rows[:, 4:7]])
 
 
-def test_parts_are_interleaved_with_their_signs() -> None:
+def test_parts_are_interleaved_with_their_signs(tmp_path: Path) -> None:
     rows = np.random.default_rng(3).standard_normal((_COUNT, 8)).astype(np.float32)
     parts = [rows[:, 0:3], rows[:, 5:8].copy()]
     found = columns.interleave(parts, [-1, 1])
     assert np.array_equal(found.numpy(), np.stack([-parts[0], parts[1]], 1))
+    path = tmp_path / "parts"
+    path.write_bytes(b"?" + parts[1].tobytes() + b"??" + parts[0].tobytes())
+    size = 12 * _COUNT
+    with open(path, "rb") as file:
+        assert torch.equal(columns.read_interleaved(file, [3 + size, 1], [-1, 1], _COUNT), found)
+        with pytest.raises(OSError, match="shorter"):
+            columns.read_interleaved(file, [4 + size, 1], [-1, 1], _COUNT)
     with pytest.raises(ValueError, match="differ"):
         columns.interleave([parts[0], parts[1][1:]], [1, 1])
 

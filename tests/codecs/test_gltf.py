@@ -8,12 +8,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from roundtrip import scene
 
 from splat.codecs import decode, differences, encode
-from splat.core import DataError
+from splat.core import DataError, Gaussians
 from splat.core.transforms import Similarity, transform_gaussians
 
 NAME = "KHR_gaussian_splatting"
@@ -126,3 +127,54 @@ def test_a_damaged_container_is_refused(tmp_path: Path) -> None:
         path.write_bytes(bad)
         with pytest.raises(DataError, match=message):
             decode(path)
+
+
+def _read_glb(path: Path) -> tuple[dict[str, Any], bytes]:
+    data = path.read_bytes()
+    length = struct.unpack_from("<I", data, 12)[0]
+    return json.loads(data[20 : 20 + length]), data[28 + length :]
+
+
+def _write_glb(path: Path, root: dict[str, Any], content: bytes, pad: int = 0) -> None:
+    root["buffers"][0]["byteLength"] = len(content)
+    text = json.dumps(root).encode()
+    text += b" " * (-len(text) % 4 + pad)
+    head = struct.pack("<4sIIII", b"glTF", 2, 28 + len(text) + len(content), len(text), 0x4E4F534A)
+    path.write_bytes(head + text + struct.pack("<II", len(content), 0x004E4942) + content)
+
+
+def test_values_of_a_container_lie_where_its_views_say(tmp_path: Path) -> None:
+    """The values of all attributes row by row, as other writers interleave them, and at odd bytes of the file."""
+    path = tmp_path / "scene.glb"
+    encode(scene(3000, 3, 0), path)
+    plain = decode(path)[0]
+    root, content = _read_glb(path)
+    _write_glb(path, root, content, pad=3)
+    assert_equal(decode(path)[0], plain)
+
+    views, accessors = root["bufferViews"], root["accessors"]
+    columns = [
+        np.frombuffer(content[view["byteOffset"] :][: view["byteLength"]], np.uint8).reshape(3000, -1)
+        for view in views
+    ]
+    stride, at = sum(column.shape[1] for column in columns), 0
+    for accessor, column in zip(accessors, columns, strict=True):
+        accessor |= {"bufferView": 0, "byteOffset": at}
+        at += column.shape[1]
+    rows = np.concatenate(columns, 1).tobytes()
+    root["bufferViews"] = [{"buffer": 0, "byteOffset": 1, "byteLength": len(rows), "byteStride": stride}]
+    _write_glb(path, root, b"?" + rows)
+    assert_equal(decode(path)[0], plain)
+
+    accessors[-1]["count"] = 2999
+    _write_glb(path, root, b"?" + rows)
+    with pytest.raises(DataError, match=r"2999 values of .*SH_DEGREE_3_COEF_6, there are 3000 Gaussians"):
+        decode(path)
+    _write_glb(path, root, b"?" + rows[:-1])
+    with pytest.raises(DataError, match="cut short or damaged"):
+        decode(path)
+
+
+def assert_equal(found: Gaussians, expected: Gaussians) -> None:
+    for name, values in expected.named_tensors():
+        assert torch.equal(getattr(found, name), values), name

@@ -58,6 +58,11 @@ void interleave(const std::vector<Rows<const float>>& parts, Array<const float> 
                     static_cast<int>(parts.size()), out.data(), threads);
 }
 
+int read_interleaved(int file, Array<const int64_t> starts, Array<const float> signs, Array<float> out, int threads) {
+    return cpu::read_interleaved(file, starts.data(), signs.data(), static_cast<int64_t>(out.shape(0)),
+                                 static_cast<int>(starts.size()), out.data(), threads);
+}
+
 using Packed = nb::ndarray<const uint32_t, nb::ndim<1>, nb::device::cpu>;
 
 void unpack_fields(Packed packed, int shift, Array<const int32_t> bits, Array<const float> low, Array<const float> high,
@@ -109,6 +114,9 @@ void codecs(nb::module_& m) {
     m.def("interleave", &interleave, nb::arg("parts").noconvert(), nb::arg("signs").noconvert(),
           nb::arg("out").noconvert(), "threads"_a, nb::call_guard<nb::gil_scoped_release>(),
           "out[i, k, c] = signs[k] parts[k][i, c].");
+    m.def("read_interleaved", &read_interleaved, "file"_a, nb::arg("starts").noconvert(), nb::arg("signs").noconvert(),
+          nb::arg("out").noconvert(), "threads"_a, nb::call_guard<nb::gil_scoped_release>(),
+          "out[i, k, c] = signs[k] times what lies in the open file from starts[k] on; as read_columns.");
     m.def("unpack_fields", &unpack_fields, nb::arg("packed").noconvert(), "shift"_a, nb::arg("bits").noconvert(),
           nb::arg("low").noconvert(), nb::arg("high").noconvert(), "chunk"_a, nb::arg("out").noconvert(), "threads"_a,
           nb::call_guard<nb::gil_scoped_release>(), "Three fields of each number, between the bounds of their chunk.");

@@ -116,6 +116,14 @@ int pieces(int64_t row_bytes, int64_t count, int threads, Body&& body) {
     return result;
 }
 
+// Rows whose values stay in the cache until all parts of them have come.
+constexpr int64_t kBlock = 1 << 10;
+
+void place_part(const float* from, int64_t stride, float sign, int64_t rows, float* to, int64_t to_stride) {
+    for (int64_t i = 0; i < rows; ++i, from += stride, to += to_stride)
+        to[0] = sign * from[0], to[1] = sign * from[1], to[2] = sign * from[2];
+}
+
 }  // namespace
 
 void gather(const uint8_t* rows, int64_t row_bytes, int64_t count, Number kind, const int64_t* offsets, int columns,
@@ -162,18 +170,30 @@ int read_bytes(int file, int64_t start, int64_t size, uint8_t* out, int threads)
 
 void interleave(const float* const* parts, const int64_t* strides, const float* signs, int64_t count, int parts_count,
                 float* out, int threads) {
-    constexpr int64_t kRows = 256;  // whose values stay in the cache until all parts have come
     parallel_shares(threads, count, [=](int64_t begin, int64_t end) {
-        for (int64_t block = begin; block < end; block += kRows)
-            for (int k = 0; k < parts_count; ++k) {
-                const float sign = signs[k];
-                for (int64_t i = block; i < std::min(end, block + kRows); ++i) {
-                    const float* from = parts[k] + i * strides[k];
-                    float* to = out + (i * parts_count + k) * 3;
-                    to[0] = sign * from[0], to[1] = sign * from[1], to[2] = sign * from[2];
-                }
-            }
+        for (int64_t block = begin; block < end; block += kBlock)
+            for (int k = 0; k < parts_count; ++k)
+                place_part(parts[k] + block * strides[k], strides[k], signs[k], std::min(kBlock, end - block),
+                           out + 3 * (block * parts_count + k), 3 * parts_count);
     });
+}
+
+int read_interleaved(int file, const int64_t* starts, const float* signs, int64_t count, int parts_count, float* out,
+                     int threads) {
+    std::atomic<int> result{0};
+    parallel_shares(threads, count, [&](int64_t begin, int64_t end) {
+        float buffer[3 * kBlock];
+        for (int64_t block = begin; block < end && result.load(std::memory_order_relaxed) == 0; block += kBlock) {
+            const int64_t rows = std::min(kBlock, end - block), size = 3 * static_cast<int64_t>(sizeof(float));
+            for (int k = 0; k < parts_count; ++k) {
+                const int found = whole(pread, file, reinterpret_cast<uint8_t*>(buffer), rows * size,
+                                        starts[k] + block * size);
+                if (found != 0) result = found;
+                else place_part(buffer, 3, signs[k], rows, out + 3 * (block * parts_count + k), 3 * parts_count);
+            }
+        }
+    });
+    return result;
 }
 
 void unpack_fields(const uint32_t* packed, int64_t stride, int64_t count, int shift, const int* bits, const float* low,

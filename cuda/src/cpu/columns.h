@@ -40,6 +40,10 @@ int read_bytes(int file, int64_t start, int64_t size, uint8_t* out, int threads)
 void interleave(const float* const* parts, const int64_t* strides, const float* signs, int64_t count, int parts_count,
                 float* out, int threads);
 
+// The same of an open file: part k, [count, 3] float32 without gaps, begins at byte starts[k].
+int read_interleaved(int file, const int64_t* starts, const float* signs, int64_t count, int parts_count, float* out,
+                     int threads);
+
 // Three fields of each packed number, the first above the second above the third and this in the lowest of `shift`'s
 // bits, as shares of their largest value between the bounds [chunks, 3] of their chunk:
 // out[i, c] = low + share (high - low). Packed numbers are `stride` apart, a chunk holds `chunk` of them.
