@@ -34,14 +34,15 @@ class Reporter:
         if not quiet and sys.stdout.isatty():
             from rich.live import Live
 
-            self._live = Live(refresh_per_second=8, transient=False)
+            # The line goes when the run ends: what it came to is told by the log.
+            self._live = Live(refresh_per_second=8, transient=True)
             self._live.start()
 
     def log(self, message: str) -> None:
         """A dated line of log.txt, and the same on the terminal."""
         self._log.write(f"{time.strftime('%H:%M:%S')} {message}\n")
         if self._live is not None:
-            self._live.console.print(message, highlight=False, markup=False)
+            self._live.console.print(message, highlight=False, markup=False, soft_wrap=True)
         elif not self.quiet:
             print(message, flush=True)
 
@@ -65,11 +66,13 @@ class Reporter:
         score = "-" if math.isnan(psnr) else f"{psnr:.2f}"
         left = _clock((end - step) / rate) if rate > 0 else "-"
         line = (
-            f"step {step:,}/{end:,}  loss {loss:.4f}  PSNR {score}  {count:,} Gaussians  "
-            f"{memory.resident() / 1e6:,.0f} MB  {rate:.1f} it/s  ETA {left}"
+            f"step {step:,}/{end:,}  ETA {left}  loss {loss:.4f}  PSNR {score}  {count:,} Gaussians  "
+            f"{rate:.1f} it/s  {memory.resident() / 1e6:,.0f} MB"
         )
         if self._live is not None:
-            self._live.update(line)
+            from rich.text import Text
+
+            self._live.update(Text(line, no_wrap=True, overflow="ellipsis"))
         else:
             print(line, flush=True)
 

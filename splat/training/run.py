@@ -9,11 +9,11 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from splat.core import DataError, DeviceError, Interrupted, SplatError
+from splat.core import DataError, DeviceError, Interrupted, SplatError, UsageError
 from splat.link import Commands, Slot, Snapshot
 from splat.link import Session as LinkSession
 from splat.training import checkpoint, guard, memory
@@ -84,6 +84,11 @@ def train(
         folder = RunFolder.open(resume)
         data = data or folder.read_data()
         state, warnings = checkpoint.load_latest(folder)
+        taken = state["trainer"]["step"] if state else 0
+        if config.steps is not None and config.steps < taken:
+            raise UsageError(
+                f"{resume}: has taken {taken:,} steps already; give --steps above that, or leave it out"
+            )
     if data is None:
         raise DataError("no dataset given; name its folder")
     dataset = open_dataset(data, config)
@@ -191,9 +196,16 @@ class _Run:
             self.trainer.settle()
             self._begin_check()
             self._receive(wait=True)
+            self._keep_end()
             state = {"seconds": self.seconds, **self.session.state_dict()}
             checkpoint.save(self.folder, self.ctx.step, state)
             self._saved_step, self._saved_at = self.ctx.step, time.monotonic()
+
+    def _keep_end(self) -> None:
+        """What people moved the end to holds for later resumes too."""
+        if self.trainer.end != self.session.config.steps:
+            self.session.config = replace(self.session.config, steps=self.trainer.end)
+            write_text(self.folder.config, to_yaml(self.session.config))
 
     def _after_step(self, trainer: Trainer) -> None:
         step = self.ctx.step

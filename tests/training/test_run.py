@@ -157,6 +157,17 @@ def test_a_finished_run_is_extended_past_its_horizon(train: Train, tmp_path: Pat
     assert rates[50] == pytest.approx(1.6e-6 * 3.3)
 
 
+def test_an_end_that_people_moved_holds_after_a_resume(train: Train, tmp_path: Path) -> None:
+    out, commands = tmp_path / "run", Commands()
+    commands.send(lambda trainer: trainer.extend(30))
+    with pytest.raises(Interrupted):
+        train(out, with_event(45, interrupt), steps=30, commands=commands)
+    assert RunFolder.open(out).read_config().steps == 60
+    assert train(resume=out, steps=60).step == 60
+    with pytest.raises(UsageError, match="has taken 60 steps already; give --steps above that"):
+        train(resume=out, steps=59)
+
+
 def test_a_run_that_never_saved_starts_over_in_its_folder(train: Train, tmp_path: Path) -> None:
     out = tmp_path / "run"
     train(out)
