@@ -129,4 +129,4 @@ def test_views_without_common_points_are_warned_of(splat, close, tmp_path):
     assert done.code == 0, done.err
     assert "warning" in done.out
     assert "no point is seen by two of the 2 training views; shoot so that" in done.out
-    assert "begins with random, as nothing else is there: 50 points" in done.out
+    assert "begins with random, as nothing else gives enough: 50 points" in done.out

@@ -135,7 +135,7 @@ def config() -> TrainConfig:
         backend="reference",
         device="cpu",
         max_gaussians=200,
-        init=InitConfig(opacity=0.5, scale=0.5),
+        init=InitConfig("points", opacity=0.5, scale=0.5),
     )
 
 

@@ -91,7 +91,7 @@ def begun(
     return begin(request, said.append), said
 
 
-def known(count: int = 20) -> Points:
+def known(count: int = 120) -> Points:
     xyz = torch.rand(count, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64) - 0.5
     xyz[:, 2] = 0
     return Points(xyz, torch.full((count, 3), 7, dtype=torch.uint8))
@@ -101,7 +101,7 @@ def test_few_views_begin_with_stereo_and_the_known_points():
     points, said = begun(Views(ring(3, 10, 96, 72), known()), complete=False)
     assert said == [f"begins with stereo, as 3 views are few: {len(points):,} points"]
     assert len(points) > 1000
-    assert torch.equal(points.xyz[-20:], known().xyz)
+    assert torch.equal(points.xyz[-120:], known().xyz)
     # Nine of ten are on the wall to what a pixel is worth between the outer views.
     camera, baseline = ring(1, 0, 96, 72)[0], 2 * DEPTH * math.sin(math.radians(10))
     pixel = DEPTH**2 / (camera.fx * baseline)
@@ -163,7 +163,7 @@ def pixels(camera: Camera, xyz: torch.Tensor) -> tuple[torch.Tensor, torch.Tenso
 def test_many_views_and_small_pictures_begin_with_points():
     for cameras in (ring(13, 5, 96, 72), ring(3, 10, 64, 48)):
         points, said = begun(Views(cameras, known()))
-        assert said == ["begins with points, as the dataset has points: 20 points"]
+        assert said == ["begins with points, as the dataset has points: 120 points"]
         assert torch.equal(points.xyz, known().xyz)
 
 
@@ -178,20 +178,23 @@ def test_what_gives_nothing_is_said_and_the_next_kind_tried():
     apart = ring(2, 170, 96, 72)  # both sides of the wall
     points, said = begun(Views(apart))
     assert said == [
-        "stereo gives only 0 points",
-        "matches gives only 0 points",
-        "begins with random, as nothing else is there: 200 points",
+        "stereo: only 0 points, too few to begin with",
+        "matches: only 0 points, too few to begin with",
+        "begins with random, as nothing else gives enough: 200 points",
     ]
     assert len(points) == 200
+    _, said = begun(Views(apart, known(99)))  # of these a run would hardly grow
+    assert said[1] == "points: only 99 points, too few to begin with"
+    assert said[-1].startswith("begins with random")
     points, said = begun(Views(apart, known()))
-    assert said[-1] == "begins with points, as the dataset has points: 20 points"
+    assert said[-1] == "begins with points, as the dataset has points: 120 points"
 
 
 def test_what_is_asked_for_is_taken_or_refused():
     views = Views(ring(3, 10, 96, 72), known())
     points, said = begun(views, "points")
     assert torch.equal(points.xyz, known().xyz)
-    assert said == ["begins with points, as asked: 20 points"]
+    assert said == ["begins with points, as asked: 120 points"]
     with pytest.raises(DataError, match=r"wall: has no transparency or masks .*; use --init.source random"):
         begun(views, "hull")
     with pytest.raises(DataError, match=r"wall: has pictures of 64x48 pixels, too small for stereo"):

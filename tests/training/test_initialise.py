@@ -25,7 +25,7 @@ def test_points_give_their_place_colour_and_spacing(dataset: Any) -> None:
         torch.tensor([[0.0, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1]], dtype=torch.float64),
         torch.tensor([[255, 0, 51]] * 4, dtype=torch.uint8),
     )
-    config = TrainConfig(init=InitConfig(opacity=0.3, scale=0.5), sh_degree=2, antialiased=True)
+    config = TrainConfig(init=InitConfig("points", opacity=0.3, scale=0.5), sh_degree=2, antialiased=True)
     g = initialise(config, dataset, 100, generator())
     assert g.means.tolist() == dataset.points.xyz.tolist()
     assert g.sh.shape == (4, 9, 3)
@@ -54,7 +54,7 @@ def test_neighbour_distances_equal_all_pairs() -> None:
 
 
 def test_the_cap_takes_a_random_part_of_the_points(dataset: Any) -> None:
-    g = initialise(TrainConfig(), dataset, 10, generator())
+    g = initialise(TrainConfig(init=InitConfig("points")), dataset, 10, generator())
     assert len(g) == 10
     places = {tuple(p) for p in dataset.points.xyz.float().tolist()}
     assert all(tuple(p) in places for p in g.means.tolist())
