@@ -12,6 +12,7 @@ from __future__ import annotations
 import base64
 import json
 import struct
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -153,16 +154,17 @@ def _own_extras(asset: dict[str, Any]) -> dict[str, Any]:
 
 
 def write(gaussians: Gaussians, path: Path, metadata: Metadata, options: NoOptions) -> list[str]:
-    document, content = _document(gaussians, metadata)
+    document, pieces = _document(gaussians, metadata)
     if path.name.lower().endswith(".gltf"):
-        packed = base64.b64encode(content).decode("ascii")
+        packed = base64.b64encode(b"".join(pieces)).decode("ascii")
         document["buffers"][0]["uri"] = f"data:application/octet-stream;base64,{packed}"
         with replacing(path) as file:
             file.write(json.dumps(document, separators=(",", ":")).encode())
         return []
     text = json.dumps(document, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 4)
-    total = 12 + 8 + len(text) + 8 + len(content)
+    size = document["buffers"][0]["byteLength"]
+    total = 12 + 8 + len(text) + 8 + size
     if total >= 1 << 32:
         raise DataError(
             f"{path} was not written: {total:,} bytes are more than a .glb can hold; write a .gltf"
@@ -170,18 +172,18 @@ def write(gaussians: Gaussians, path: Path, metadata: Metadata, options: NoOptio
     with replacing(path) as file:
         file.write(struct.pack("<4sII", b"glTF", 2, total))
         file.write(struct.pack("<II", len(text), _JSON) + text)
-        file.write(struct.pack("<II", len(content), _BIN))
-        file.write(content)
+        file.write(struct.pack("<II", size, _BIN))
+        for piece in pieces:
+            file.write(piece)
     return []
 
 
-def _document(gaussians: Gaussians, metadata: Metadata) -> tuple[dict[str, Any], bytes]:
-    """The JSON, and the buffer that it describes."""
+def _document(gaussians: Gaussians, metadata: Metadata) -> tuple[dict[str, Any], Iterator[memoryview]]:
+    """The JSON, and piece by piece the buffer that it describes: a scene is not in memory twice."""
     means = gaussians.means.numpy() * np.array(_SIGNS, np.float32)
     quats = torch.nn.functional.normalize(gaussians.quats.double(), dim=1)
     quats[~gaussians.quats.any(1)] = torch.tensor([1.0, 0, 0, 0], dtype=torch.float64)
     turned = _half_turn(quats.numpy())[:, (1, 2, 3, 0)]
-    color = gaussians.sh.numpy() * axes.sh_signs(_SIGNS, gaussians.sh.shape[1]).numpy()[:, None]
     opacity = torch.sigmoid(gaussians.logit_opacities).numpy()[:, None]
     fallback = np.concatenate([gaussians.sh[:, 0].numpy() * sh.C0 + 0.5, opacity], 1)
     values_of: dict[str, np.ndarray] = {
@@ -191,20 +193,22 @@ def _document(gaussians: Gaussians, metadata: Metadata) -> tuple[dict[str, Any],
         f"{EXTENSION}:SCALE": tables.to_lengths(gaussians.log_scales.numpy()),
         f"{EXTENSION}:OPACITY": opacity,
     }
+    signs: dict[str, float] = {}  # by which values are multiplied when they are written
+    flips = axes.sh_signs(_SIGNS, gaussians.sh.shape[1]).tolist()
     for degree in range(gaussians.sh_degree + 1):
         for index in range(2 * degree + 1):
-            values_of[f"{EXTENSION}:SH_DEGREE_{degree}_COEF_{index}"] = color[:, degree * degree + index]
+            name, place = f"{EXTENSION}:SH_DEGREE_{degree}_COEF_{index}", degree * degree + index
+            values_of[name], signs[name] = gaussians.sh[:, place].numpy(), flips[place]
     said = heads.said(metadata.get("heads"), gaussians.extras)
     values_of |= gltf_heads.attributes(said, gaussians)
     attributes = {name: index for index, name in enumerate(values_of)}
     values_of |= {f"weights of {h.name}": metadata["heads"][h.name].weights.numpy()[:, None] for h in said}
     views: list[dict[str, Any]] = []
     accessors: list[dict[str, Any]] = []
-    pieces, at = [], 0
+    at = 0
     for name, values in values_of.items():
-        stored = values if values.dtype == np.uint8 else values.astype("<f4", copy=False)
-        pieces.append(np.ascontiguousarray(stored).tobytes())
-        views.append({"buffer": 0, "byteOffset": at, "byteLength": len(pieces[-1])})
+        size = values.size * (1 if values.dtype == np.uint8 else 4)
+        views.append({"buffer": 0, "byteOffset": at, "byteLength": size})
         if name in attributes:
             views[-1]["target"] = 34962
         accessor: dict[str, Any] = {"bufferView": len(accessors), "count": len(values)}
@@ -212,12 +216,12 @@ def _document(gaussians: Gaussians, metadata: Metadata) -> tuple[dict[str, Any],
             "componentType": _FLOAT,
             "type": "SCALAR" if values.shape[1] == 1 else f"VEC{values.shape[1]}",
         }
-        if stored.dtype == np.uint8:
+        if values.dtype == np.uint8:
             accessor |= {"componentType": _BYTE, "normalized": True}
         if name == "POSITION" and len(values):
             accessor |= {"min": values.min(0).tolist(), "max": values.max(0).tolist()}
         accessors.append(accessor)
-        at += len(pieces[-1])
+        at += size
     extension = {
         "kernel": "ellipse",
         "colorSpace": _COLOR_SPACE,
@@ -246,7 +250,16 @@ def _document(gaussians: Gaussians, metadata: Metadata) -> tuple[dict[str, Any],
         "bufferViews": views,
         "accessors": accessors,
     }
-    return document, b"".join(pieces)
+    return document, (_piece(values, signs.get(name, 1.0)) for name, values in values_of.items())
+
+
+def _piece(values: np.ndarray, sign: float) -> memoryview:
+    """The bytes of an attribute, float32 or uint8."""
+    stored = values
+    if values.dtype != np.uint8:
+        stored = np.empty(values.shape, "<f4")
+        np.multiply(values, np.float32(sign), out=stored, casting="same_kind")
+    return np.ascontiguousarray(stored).reshape(-1).view(np.uint8).data
 
 
 def max_error(gaussians: Gaussians, options: NoOptions) -> dict[str, float]:
