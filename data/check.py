@@ -21,13 +21,13 @@ from splat.data.images import list_images
 from splat.data.points import camera_radius, recentring
 from splat.data.problems import DatasetError, Finding, Report, some
 from splat.data.registry import read_scene
+from splat.data.viewpoints import examine
 
 __all__ = ["CHECKS", "Context", "Finding", "check_dataset"]
 
 _FEW_VIEWS = 20
 _FEW_POINTS = 500
 _LARGE_ERROR = 2.0  # pixels; good models stay near 1
-_NEAR = 0.01  # the rasterizer's near plane, world units
 _FREE_BYTES = 2 << 30
 # What phones, cameras and video leave among photographs and Pillow does not read.
 _FOREIGN = frozenset(
@@ -104,12 +104,13 @@ def _views(context: Context) -> None:
 
 
 def _poses(context: Context) -> None:
-    """Cameras that stand at one place, or that share one pose."""
+    """What a run would refuse or warn of, and cameras that share one pose."""
     frames = context.scene.frames
-    centre, radius = camera_radius([frame.camera for frame in frames])
+    cameras = [frame.camera for frame in frames]
+    if len(frames) > 1:
+        examine(context.scene.root, cameras, context.depth, None, context.report)
+    centre, radius = camera_radius(cameras)
     if radius <= 1e-6 * max(1.0, float(centre.norm()), context.depth):
-        message = f"{context.scene.root}: all cameras stand at one place"
-        context.report.warn("no-parallax", message, "depth needs parallax: move between photographs")
         return
     poses: dict[tuple[float, ...], list[str]] = defaultdict(list)
     for frame in frames:
@@ -147,7 +148,7 @@ def _points(context: Context) -> None:
 
 
 def _placement(context: Context) -> None:
-    """Scale and distance from the origin."""
+    """Distance from the origin."""
     scene, extent, report = context.scene, context.extent, context.report
     if bool(recentring(scene, extent).any()):
         far, _ = camera_radius([frame.camera for frame in scene.frames])
@@ -159,11 +160,6 @@ def _placement(context: Context) -> None:
             "not do; subtract a round offset from the model for files that need none"
         )
         report.warn("far-origin", message, remedy)
-    if 0 < context.depth < 10 * _NEAR:
-        message = f"{scene.root}: half of what is seen is nearer than {context.depth:.2g} units"
-        context.report.warn(
-            "tiny-scale", message, f"scale the model up: nothing nearer than {_NEAR} is drawn"
-        )
 
 
 def _disk(context: Context) -> None:

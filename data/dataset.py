@@ -15,6 +15,7 @@ from splat.core import Camera, UsageError
 from splat.data.cache import PhotoCache
 from splat.data.images import Photo
 from splat.data.points import median_depth, recentring, scene_extent
+from splat.data.problems import Report
 from splat.data.resample import load_photo
 from splat.data.scene import Points, Scene
 from splat.data.triangulation import triangulate
@@ -158,7 +159,9 @@ class Dataset:
             DatasetError: they cannot show a scene in depth.
         """
         training = [self.scene.frames[index].camera for index in self.train]
-        return examine(self.scene.root, training, self.depth, self._shared)
+        report = Report()
+        examine(self.scene.root, training, self.depth, self._shared, report)
+        return report.lines("warning")
 
     def _own_points(self) -> Points | None:
         """The scene's points as far as the training views alone determine them; what was done is noted."""

@@ -11,8 +11,11 @@ import pycolmap
 import pytest
 from PIL import Image, ImageFilter
 
+from splat.data import Dataset, read_scene, viewpoints
 from splat.data.check import check_dataset
+from splat.data.problems import DatasetError
 from splat.data.sample import write_sample
+from splat.raster import constants as raster_constants
 
 
 def codes(findings, severity):
@@ -95,15 +98,25 @@ def test_poses_that_coincide(sample):
 
 def test_cameras_at_one_place(sample):
     change_poses(sample, lambda index, pose: pycolmap.Rigid3d(pose.rotation, [0.0, 0.0, 0.0]))
-    assert "no-parallax" in codes(check_dataset(sample), "warning")
+    assert "no-parallax" in codes(check_dataset(sample), "error")  # a run refuses it
 
 
-@pytest.mark.parametrize(("scale", "code"), [(1e-3, "tiny-scale"), (1.0, None)])
-def test_scale(scale, code, sample):
+@pytest.mark.parametrize(("scale", "severity"), [(1e-3, "error"), (1e-2, "warning"), (1.0, None)])
+def test_scale(scale, severity, sample):
     model = pycolmap.Reconstruction(str(sample / "sparse" / "0"))
     model.transform(pycolmap.Sim3d(scale, pycolmap.Rotation3d(), [0.0, 0.0, 0.0]))
     model.write_binary(str(sample / "sparse" / "0"))
-    assert ("tiny-scale" in codes(check_dataset(sample), "warning")) == (code is not None)
+    findings = check_dataset(sample)
+    for each in ("error", "warning"):
+        assert ("tiny-scale" in codes(findings, each)) == (each == severity)
+    if severity == "error":
+        assert "scale the model up by 1,000" in next(f.remedy for f in findings if f.code == "tiny-scale")
+        with pytest.raises(DatasetError, match="nothing nearer than"):
+            Dataset(read_scene(sample)).warnings()
+
+
+def test_the_near_plane_is_the_rasterizers():
+    assert pytest.approx(raster_constants.NEAR) == viewpoints.NEAR
 
 
 def test_far_from_the_origin(sample):
@@ -211,7 +224,7 @@ def move_away(folder):
 
 def shrink(folder):
     model = pycolmap.Reconstruction(str(folder / "sparse" / "0"))
-    model.transform(pycolmap.Sim3d(1e-3, pycolmap.Rotation3d(), [0.0, 0.0, 0.0]))
+    model.transform(pycolmap.Sim3d(1e-2, pycolmap.Rotation3d(), [0.0, 0.0, 0.0]))
     model.write_binary(str(folder / "sparse" / "0"))
 
 
