@@ -93,13 +93,13 @@ def _nearest(values: Tensor, book: Book, name: str) -> Tensor:
 
 
 def _learn(gaussians: Gaussians, options: VqOptions) -> dict[str, Any]:
-    books, basis = {}, Basis.of(gaussians.sh)
+    books, basis, weights = {}, Basis.of(gaussians.sh), _weights(gaussians)
     for name in widths(gaussians.sh_degree):
         values = values_of(gaussians, name, basis)
         most = min(options.words, 256) if name == "opacity" else options.words
         centroids = values[:0]
         if len(values):
-            centroids, _ = kmeans(values, most, seed=options.seed, iterations=_ITERATIONS)
+            centroids, _ = kmeans(values, most, seed=options.seed, iterations=_ITERATIONS, weights=weights)
         books[name] = Book.of(centroids)
     origin, size = cube(gaussians.means)
     return {
@@ -110,6 +110,17 @@ def _learn(gaussians: Gaussians, options: VqOptions) -> dict[str, Any]:
         "books": books,
         "basis": basis,
     }
+
+
+def _weights(gaussians: Gaussians) -> Tensor:
+    """[N] how much the errors of a Gaussian count: the root of the area that it shows at most, times its opacity.
+
+    That lies between all alike, which spends words on what nobody sees (0.8 dB worse on fox), and the area itself,
+    which spends them on the few largest.
+    """
+    largest = gaussians.log_scales.sort(1, descending=True).values[:, :2].sum(1)
+    weights = (0.5 * (largest - largest.amax()) if len(largest) else largest).exp()
+    return weights * gaussians.opacities().reshape(-1).sqrt()
 
 
 def _turns(log_scales: Tensor) -> Tensor:
