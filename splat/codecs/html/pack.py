@@ -17,20 +17,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from splat.codecs.quantize.order import morton_order
 from splat.core import Gaussians, sh
 
 CHUNK = 256
 _TABLE = 18  # float32 a chunk
 _BASIC = 6 + 3 + 3 + 1 + 4  # bytes a Gaussian, without the higher harmonics
 
-# Two zeros between any two bits of a number of up to 21: the groups are halved and moved apart.
-_SPREAD_BITS = (
-    (32, 0x1F00000000FFFF),
-    (16, 0x1F0000FF0000FF),
-    (8, 0x100F00F00F00F00F),
-    (4, 0x10C30C30C30C30C3),
-    (2, 0x1249249249249249),
-)
 # Row k: the components of a quaternion other than k.
 _OTHERS = np.array([[1, 2, 3], [0, 2, 3], [0, 1, 3], [0, 1, 2]])
 
@@ -125,24 +118,6 @@ def max_error(gaussians: Gaussians) -> dict[str, float]:
         "sh0": float(half[6:].max()) / sh.C0,
         "shN": peak / 127 * (1 + 1e-6),
     }
-
-
-def morton_order(means: torch.Tensor) -> torch.Tensor:
-    """[N] int64 order of [N, 3] `means` along a Morton curve through the box of the middle 98%."""
-    count = len(means)
-    if count == 0:
-        return torch.zeros(0, dtype=torch.int64)
-    points = means.detach().to("cpu", torch.float64)
-    ordered = points.sort(0).values
-    low, high = ordered[round(0.01 * (count - 1))], ordered[round(0.99 * (count - 1))]
-    cells = ((points - low) / (high - low).clamp_min(1e-30) * 65535).clamp(0, 65535).long()
-    code = torch.zeros(count, dtype=torch.int64)
-    for axis in range(3):
-        bits = cells[:, axis]
-        for shift, mask in _SPREAD_BITS:
-            bits = (bits | bits << shift) & mask
-        code |= bits << axis
-    return code.argsort(stable=True)
 
 
 def _ranges(scene: Gaussians) -> tuple[NDArray[np.float32], NDArray[np.float32]]:

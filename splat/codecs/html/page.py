@@ -17,7 +17,8 @@ import torch
 
 from splat.codecs.bounded import Inflater
 from splat.codecs.format import UP_AXES, Decoded, Format, Metadata, by_scene
-from splat.codecs.html.pack import max_error, morton_order, pack, packed_size, unpack
+from splat.codecs.html.pack import max_error, pack, packed_size, unpack
+from splat.codecs.quantize.order import morton_order
 from splat.core import DataError, Gaussians
 from splat.core.files import replacing
 
