@@ -8,18 +8,28 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import torch
+from torch import Tensor
 
 from splat.core import Camera, Gaussians
 from splat.raster.native import RATES, PoseStep, penalty_weights
 
-if TYPE_CHECKING:
-    from splat.raster.cuda import Lease
-
 # A device and a stream on it.
 Place = tuple[int, int]
+
+
+class Captured(Protocol):
+    """A render whose step is captured (splat.raster.cuda.Lease): it holds the memory that the graph's kernels work in,
+    and takes what is new in a replay to the device."""
+
+    kernels: ModuleType
+    home: Place
+
+    def send_view(self, camera: Camera, pose: Tensor, place: Place) -> None: ...
+
+    def send_rates(self, rates: Any, poses: PoseStep | None, place: Place) -> None: ...
 
 
 def place_of(device: torch.device) -> Place:
@@ -47,7 +57,7 @@ class Guard:
         self.record = torch.zeros(kernels.RECORD_BYTES, dtype=torch.uint8, device=device)
         self.native = kernels.Guard(self.record.data_ptr())
         self.home: Place | None = None
-        self.lease: Lease | None = None
+        self.lease: Captured | None = None
 
     @property
     def taken(self) -> int:
@@ -104,8 +114,7 @@ class StepGraph:
         result: what the captured work returned; its tensors have new values after every replay.
     """
 
-    def __init__(self, guard: Guard, graph: Recorder, lease: Lease, result: Any) -> None:
-        # The lease holds the memory that the graph's kernels work in.
+    def __init__(self, guard: Guard, graph: Recorder, lease: Captured, result: Any) -> None:
         self._guard, self._graph, self._lease, self.result = guard, graph, lease, result
 
     def deferred(self, camera: Camera, poses: PoseStep | None) -> ReplayedStep:
@@ -121,7 +130,7 @@ class StepGraph:
 class ReplayedStep:
     """What a Deferred is to a step, to one that is replayed."""
 
-    def __init__(self, lease: Lease, camera: Camera, poses: PoseStep | None) -> None:
+    def __init__(self, lease: Captured, camera: Camera, poses: PoseStep | None) -> None:
         self._lease, self._camera, self._poses = lease, camera, poses
 
     def step(
