@@ -7,6 +7,9 @@
 
 from typing import TYPE_CHECKING
 
+# Before any module here imports pycolmap: where pycolmap comes first, Pillow's PNG writer crashes.
+import numpy  # noqa: F401
+
 from splat.core.lazy import names_from
 
 if TYPE_CHECKING:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import struct
+import subprocess
+import sys
 import zlib
 
 import numpy as np
@@ -246,3 +248,14 @@ def test_missing_photograph_is_named(tmp_path):
 )
 def test_same_aspect(a, b, same):
     assert same_aspect(*a, *b) is same
+
+
+def test_pngs_can_be_written_after_pycolmap(tmp_path):
+    """Where pycolmap is imported before numpy and Pillow, Pillow's writer crashes in a library that both bring."""
+    code = (
+        "from splat.data.intrinsics import Intrinsics; Intrinsics('PINHOLE', (9., 9., 4., 4.), 8, 8).colmap_camera();"
+        "from PIL import Image; Image.effect_noise((64, 64), 50).convert('RGB').save('noise.png'); print('written')"
+    )
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=120)
+    assert done.stdout == "written\n", done.stderr

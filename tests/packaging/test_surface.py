@@ -29,6 +29,7 @@ HOOKS = {
     "forecast": ["count", "cap", "taken", "steps"],
     "setup": ["ctx"],
     "proposal": ["views"],
+    "needed": ["ctx"],
     "renders": ["ctx"],
     "transform": ["gaussians", "ctx"],
     "features": ["gaussians", "ctx"],
