@@ -21,7 +21,13 @@ from splat.cli import main as splat
 # Options that change the bytes, by extension.
 OPTIONS: dict[str, list[list[str]]] = {
     ".ply": [[], ["--ply.no-normals"]],
-    ".spz": [["--spz.version", "2"], ["--spz.version", "3"], ["--spz.version", "4"]],
+    ".spz": [
+        ["--spz.version", "2"],
+        ["--spz.version", "3"],
+        ["--spz.version", "4"],
+        ["--spz.sh1-bits", "6", "--spz.sh-rest-bits", "5"],
+        ["--spz.sh1-bits", "7", "--spz.sh-rest-bits", "6"],
+    ],
     ".ksplat": [["--ksplat.level", "0"], ["--ksplat.level", "1"], ["--ksplat.level", "2"]],
     ".sog": [[], *(["--sog.palette", size] for size in ("16384", "4096", "256"))],
 }

@@ -90,7 +90,7 @@ class Format:
         holds: which of antialiased, offset, up_axis, view, background and heads it holds.
         parts: path -> bytes of each part of a file (splat.codecs.parts has what is told without it).
         ladder: values of options that trade quality for size, from the finest to the coarsest, for the search
-            of a target size; the first is what an export without a target uses.
+            of a target.
     """
 
     name: str

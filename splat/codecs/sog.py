@@ -137,5 +137,5 @@ FORMAT = Format(
     max_error=max_error,
     order=order,
     holds=frozenset({"antialiased", "offset", "up_axis"}),
-    ladder=({}, *({"palette": 1 << bits} for bits in (14, 12, 10, 8))),
+    ladder=tuple({"palette": 1 << bits} for bits in (16, 14, 12, 10, 8)),
 )

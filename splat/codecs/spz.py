@@ -306,6 +306,9 @@ FORMAT = Format(
     options=SpzOptions,
     max_error=max_error,
     parts=parts,
-    ladder=({}, {"sh1_bits": 4, "sh_rest_bits": 3}, {"sh1_bits": 3, "sh_rest_bits": 2}),
+    ladder=tuple(
+        {"sh1_bits": first, "sh_rest_bits": rest}
+        for first, rest in ((8, 8), (7, 6), (6, 5), (5, 4), (4, 3), (3, 2))
+    ),
     holds=frozenset({"antialiased"}),
 )

@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from roundtrip import CASES, memory_limit, name_of, round_trip, scene
 
-from splat.codecs import decode, encode, format_to_write, inspect, losses
+from splat.codecs import Format, decode, encode, format_to_write, formats, inspect, losses
 from splat.core import DataError, Gaussians
 from splat.core.heads import SavedHead
 
@@ -65,6 +65,21 @@ def test_extremes_are_clamped_and_said(tmp_path: Path, case: Case) -> None:
     given_scene.means[100:] = given_scene.means[100]
     back, _ = round_trip(tmp_path / f"scene{case[0]}", given_scene, case[1])
     assert torch.isfinite(back.logit_opacities).all()
+
+
+@pytest.mark.parametrize(
+    "form", [form for form in formats() if len(form.ladder) > 1], ids=lambda form: form.name
+)
+def test_each_rung_of_a_ladder_is_smaller(tmp_path: Path, form: Format) -> None:
+    """From the finest options to the coarsest, as the search of a target takes for granted."""
+    given_scene = scene(6000, 3, 0)
+    sizes = []
+    for number, options in enumerate(form.ladder):
+        path = tmp_path / f"{number}{form.extensions[0]}"
+        encode(given_scene, path, None, options)
+        sizes.append(path.stat().st_size)
+    assert sizes == sorted(sizes, reverse=True)
+    assert len(set(sizes)) > 1
 
 
 @every_case

@@ -255,5 +255,5 @@ FORMAT = Format(
     max_error=max_error,
     order=by_scene(order),
     holds=frozenset({"antialiased", "offset", "up_axis", "heads"}),
-    ladder=({}, *({"words": 1 << bits} for bits in (9, 8, 7))),
+    ladder=tuple({"words": 1 << bits} for bits in (14, 12, 10, 9, 8, 7)),
 )
