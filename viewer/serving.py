@@ -42,6 +42,8 @@ def import_viser() -> Any:
 
 def free_port(address: Address) -> int:
     """The first port from `address.port` on that can be listened on; DeviceError where there is none."""
+    if not 0 < address.port < 65536:
+        raise UsageError(f"--viewer-port {address.port}: a port is a number from 1 to 65535")
     reason = ""
     for port in range(address.port, min(address.port + _PORTS, 65536)):
         family = socket.AF_INET6 if ":" in address.host else socket.AF_INET

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 
 from splat.cli.command import Common, OptionalInt, OptionalPath, parse, print_json
-from splat.cli.progress import Console, clock
+from splat.cli.progress import Console
+from splat.core.clock import clock
 
 if TYPE_CHECKING:
     from splat.data.sfm import Listener

@@ -6,6 +6,8 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any
 
+from splat.core.clock import clock
+
 if TYPE_CHECKING:
     from splat.link import StageProgress
 
@@ -92,10 +94,3 @@ def _outcome(stage: str, result: dict[str, Any]) -> str:
     if stage == "stereo":
         return f"{result['points']:,} points, {100 * result['known']:.0f}% of the depths"
     return result["folder"]
-
-
-def clock(seconds: float) -> str:
-    """2:05, or 1:02:05."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

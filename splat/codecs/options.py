@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import difflib
 import types
 import typing
@@ -34,11 +33,6 @@ def settle_options(form: Format, given: Any) -> Any:
             raise UsageError(f"{form.name} has no option {name!r}{_known(name, list(hints))}")
         values[name] = _convert(f"{form.name}: option {name}", hints[name], value)
     return form.options(**values)
-
-
-def options_of(form: Format) -> dict[str, Any]:
-    """Name -> default of the write options."""
-    return {field.name: field.default for field in dataclasses.fields(form.options)}
 
 
 def _known(name: str, names: list[str]) -> str:

@@ -20,7 +20,14 @@ from torch import Tensor
 
 from splat.core import Camera, DeviceError, Gaussians
 from splat.raster.guard import CudaGraph, DeviceClock, Guard, Place, Recorders, place_of
-from splat.raster.native import Deferred, FusedStep, PoseStep, Request
+from splat.raster.native import (
+    Deferred,
+    FusedStep,
+    PoseStep,
+    Request,
+    background_gradient,
+    pose_gradient,
+)
 from splat.raster.options import RenderOptions, RenderOutput
 
 Backward = Literal["pixels", "splats"]
@@ -312,9 +319,7 @@ class _Render(torch.autograd.Function):
             _address(request.statistics["absgrad"]),
             *lease.place,
         )
-        grad_background = None
-        if wants[10] and v_image is not None:
-            grad_background = ((1 - alpha)[..., None] * v_image).sum((0, 1))
+        grad_background = background_gradient(alpha, v_image) if wants[10] else None
         if ctx.deferred is not None:
             ctx.deferred._ready = True
         grads: list[Tensor | None] = [None] * 5
@@ -331,8 +336,5 @@ class _Render(torch.autograd.Function):
             )
             grads = [buffer if want else None for buffer, want in zip(buffers, wants[3:8], strict=True)]
             if pose12 is not None:
-                grad_pose = torch.zeros(4, 4, device=request.device)
-                grad_pose[:3, :3] = pose12[:9].view(3, 3)
-                grad_pose[:3, 3] = pose12[9:]
-                grad_pose = grad_pose.to(pose.device, pose.dtype)
+                grad_pose = pose_gradient(pose12, pose)
         return None, None, None, *grads, None, grad_pose, grad_background, grad_features

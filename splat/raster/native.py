@@ -236,6 +236,18 @@ def _array(tensor: Tensor | None) -> Any:
     return None if tensor is None else tensor.detach().contiguous().numpy()
 
 
+def background_gradient(alpha: Tensor, v_image: Tensor | None) -> Tensor | None:
+    """[3] what reaches the background of an image [H, W, 3] with `alpha` [H, W]."""
+    return None if v_image is None else ((1 - alpha)[..., None] * v_image).sum((0, 1))
+
+
+def pose_gradient(kernels: Tensor, pose: Tensor) -> Tensor:
+    """[4, 4] like `pose`, of the kernels' 12 numbers: the rotation's nine, row by row, and the translation."""
+    gradient = torch.zeros(4, 4, device=kernels.device)
+    gradient[:3, :3], gradient[:3, 3] = kernels[:9].view(3, 3), kernels[9:]
+    return gradient.to(pose.device, pose.dtype)
+
+
 class _Render(torch.autograd.Function):
     @staticmethod
     def forward(
@@ -309,9 +321,7 @@ class _Render(torch.autograd.Function):
             _array(absolute),
             request.threads,
         )
-        grad_background = None
-        if wants[10] and v_image is not None:
-            grad_background = ((1 - alpha)[..., None] * v_image).sum((0, 1))
+        grad_background = background_gradient(alpha, v_image) if wants[10] else None
         if ctx.deferred is not None:
             ctx.deferred._ready = True
         grads: list[Tensor | None] = [None] * 5
@@ -330,10 +340,7 @@ class _Render(torch.autograd.Function):
             )
             grads = [buffer if want else None for buffer, want in zip(buffers, wants[3:8], strict=True)]
             if pose12 is not None:
-                grad_pose = torch.zeros(4, 4)
-                grad_pose[:3, :3] = pose12[:9].view(3, 3)
-                grad_pose[:3, 3] = pose12[9:]
-                grad_pose = grad_pose.to(pose.dtype)
+                grad_pose = pose_gradient(pose12, pose)
         return None, None, None, *grads, None, grad_pose, grad_background, grad_features
 
 

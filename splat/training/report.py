@@ -8,6 +8,7 @@ import sys
 import time
 from typing import Any
 
+from splat.core.clock import clock
 from splat.training import memory
 from splat.training.runfolder import RunFolder
 
@@ -64,7 +65,7 @@ class Reporter:
         self._shown = time.monotonic()
         rate = self._rate.update(step)
         score = "-" if math.isnan(psnr) else f"{psnr:.2f}"
-        left = _clock((end - step) / rate) if rate > 0 else "-"
+        left = clock((end - step) / rate) if rate > 0 else "-"
         line = (
             f"step {step:,}/{end:,}  ETA {left}  loss {loss:.4f}  PSNR {score}  {count:,} Gaussians  "
             f"{rate:.1f} it/s  {memory.resident() / 1e6:,.0f} MB"
@@ -108,9 +109,3 @@ def _tensorboard(folder: RunFolder) -> Any:
     except ImportError:
         return None
     return SummaryWriter(str(folder.tensorboard))
-
-
-def _clock(seconds: float) -> str:
-    minutes, seconds = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"

@@ -53,6 +53,9 @@ def test_a_host_of_another_machine_is_an_error_with_a_remedy() -> None:
         free_port(Address("192.0.2.1", 8080))
     with pytest.raises(DeviceError, match="--viewer-host"):
         free_port(Address("no such host", 8080))
+    for port in (-3, 0, 65536):
+        with pytest.raises(UsageError, match=f"--viewer-port {port}: a port is a number from 1 to 65535"):
+            free_port(Address(port=port))
 
 
 def test_without_viser_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from splat.core.clock import clock
 from splat.link import Progress, Session
 from splat.viewer.actions import value
 from splat.viewer.panel import AXES, Panel, State
@@ -108,10 +109,3 @@ class TrainPanel(Panel):
         table = np.array(rows, dtype=np.float64)
         for column, plot in enumerate(self._plots, 1):
             plot.data = (table[:, 0], table[:, column])
-
-
-def clock(seconds: float) -> str:
-    """A duration for people: 1:05:09 or 3:20."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
