@@ -9,7 +9,7 @@ import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -40,10 +40,12 @@ class Source:
     Attributes:
         path: where it is.
         name: what it becomes, relative to images/; for a video the folder of its frames.
+        own: the same before blanks and endings were changed, by which masks are named.
     """
 
     path: Path
     name: str
+    own: str
 
 
 @dataclass
@@ -82,7 +84,7 @@ def find(inputs: list[Path], data: Path, mask_folder: Path | None = None, chroma
         if path.is_dir():
             _find_in(path, prefix, data, found)
         elif path.is_file() and path.suffix.lower() in video.SUFFIXES:
-            found.videos.append(Source(path, path.stem))
+            found.videos.append(Source(path, path.stem, path.stem))
         elif path.exists():
             raise DatasetError(
                 "no-photographs", path, "neither a folder of photographs nor a video", "give one of these"
@@ -127,9 +129,11 @@ def _find_in(root: Path, prefix: str, data: Path, found: Inputs) -> None:
     for path in _files(root, SUFFIXES):
         name = path.relative_to(root).as_posix()
         suffix = path.suffix.lower()
-        found.photographs.append(Source(path, prefix + (f"{name}.png" if suffix in _FOREIGN else name)))
+        becomes = f"{name}.png" if suffix in _FOREIGN else name
+        found.photographs.append(Source(path, prefix + becomes, prefix + name))
     for path in _files(root, video.SUFFIXES):
-        found.videos.append(Source(path, prefix + path.relative_to(root).with_suffix("").as_posix()))
+        name = prefix + path.relative_to(root).with_suffix("").as_posix()
+        found.videos.append(Source(path, name, name))
 
 
 def _files(root: Path, suffixes: frozenset[str]) -> Iterator[Path]:
@@ -151,7 +155,7 @@ def _named_once(sources: list[Source]) -> list[Source]:
         count, path = taken[name], Path(name)
         taken[name] += 1
         numbered = path.with_stem(f"{path.stem}_{count + 1}").as_posix() if count else name
-        named.append(Source(source.path, numbered))
+        named.append(replace(source, name=numbered))
     return sorted(named, key=lambda source: source.name)
 
 
@@ -168,6 +172,7 @@ def gather(inputs: Inputs, data: Path, options: ProcessOptions, progress: Progre
     """
     for folder in (data / "images", data / "process" / "masks"):
         folder.mkdir(parents=True, exist_ok=True)
+    _check_masks(inputs, options)
     _check_space(inputs, data, options)
     skipped: list[dict[str, str]] = []
     pictures, digests = [], {}
@@ -188,7 +193,8 @@ def gather(inputs: Inputs, data: Path, options: ProcessOptions, progress: Progre
         folder = data / "images" / source.name
         names = video.extract(source.path, folder, options.frames, step.video())
         for name in names:
-            frame = _take(Source(folder / name, f"{source.name}/{name}"), data, inputs, options, source.name)
+            still = Source(folder / name, f"{source.name}/{name}", f"{source.own}/{name}")
+            frame = _take(still, data, inputs, options, source.name)
             if isinstance(frame, DatasetError):
                 raise frame
             picture, digests[picture.name] = frame
@@ -200,6 +206,19 @@ def gather(inputs: Inputs, data: Path, options: ProcessOptions, progress: Progre
     _check_count(inputs, len(pictures), distinct, skipped, data)
     _remove_strangers(data, {picture.name for picture in distinct}, inputs)
     return {"pictures": [asdict(picture) for picture in distinct], "skipped": skipped, "same": same}
+
+
+def _check_masks(inputs: Inputs, options: ProcessOptions) -> None:
+    """DatasetError where the user names a folder of masks, and none is of a photograph; frames have theirs later."""
+    folder = inputs.masks
+    if options.masks is None or folder is None or inputs.videos:
+        return
+    if not any(masks.find(folder, source.own) for source in inputs.photographs):
+        cause = f"holds no mask of any of the {len(inputs.photographs)} photographs"
+        remedy = (
+            f"name them like the photographs, such as {Path(inputs.photographs[0].own).with_suffix('.png')}"
+        )
+        raise DatasetError("no-masks", folder, cause, remedy)
 
 
 def _check_count(
@@ -261,7 +280,7 @@ def _take(
     digest = hashlib.sha256(source.path.read_bytes()).hexdigest()
     if source.path.resolve() != target.resolve():
         _copy(source.path, target)
-    masked = _write_masks(source.name, image, alpha, data, inputs, options)
+    masked = _write_masks(source, image, alpha, data, inputs, options)
     camera = sequence or _camera(source.path, source.name, header.width, header.height)
     if options.cameras != "auto":
         by_folder = {"single": "", "folder": Path(source.name).parent.as_posix(), "image": source.name}
@@ -294,7 +313,7 @@ def _as_png(path: Path, target: Path) -> None:
 
 
 def _write_masks(
-    name: str,
+    source: Source,
     image: np.ndarray,
     alpha: np.ndarray | None,
     data: Path,
@@ -302,10 +321,10 @@ def _write_masks(
     options: ProcessOptions,
 ) -> bool:
     """Write the masks of one photograph; whether features are looked for under one."""
-    height, width = image.shape[:2]
+    name, (height, width) = source.name, image.shape[:2]
     ignored: np.ndarray | None = None
     if inputs.masks is not None:
-        ignored = masks.user_mask(inputs.masks, name, width, height)
+        ignored = masks.user_mask(inputs.masks, source.own, width, height)
     if options.chroma_key is not None:
         pixels = image if image.dtype == np.uint8 else image.astype(np.uint8)
         screen = masks.chroma_mask(pixels, masks.key_colour(options.chroma_key))

@@ -57,13 +57,17 @@ def _chroma(rgb: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return 0.564 * (blue - luma), 0.713 * (red - luma)
 
 
+def find(folder: Path, name: str) -> Path | None:
+    """`folder`/NAME.EXT.png or NAME.png, or None."""
+    candidates = (folder / f"{name}.png", (folder / name).with_suffix(".png"))
+    return next((path for path in candidates if path.is_file()), None)
+
+
 def user_mask(folder: Path, name: str, width: int, height: int) -> np.ndarray | None:
-    """[height, width] bool from `folder`/NAME.EXT.png or NAME.png, true where the pixel counts; None without one.
+    """[height, width] bool from the mask of the photograph `name`, true where the pixel counts; None without one.
 
     Raises:
         DatasetError: the file is damaged or of another aspect.
     """
-    for candidate in (folder / f"{name}.png", (folder / name).with_suffix(".png")):
-        if candidate.is_file():
-            return decode_mask(candidate, width, height).astype(bool)
-    return None
+    found = find(folder, name)
+    return None if found is None else decode_mask(found, width, height).astype(bool)

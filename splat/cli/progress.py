@@ -81,7 +81,8 @@ class Console:
 def _outcome(stage: str, result: dict[str, Any]) -> str:
     if stage == "photographs":
         left = f", {len(result['skipped'])} left out" if result["skipped"] else ""
-        return f"{len(result['pictures'])}{left}"
+        masked = sum(picture["masked"] for picture in result["pictures"])
+        return f"{len(result['pictures'])}{left}" + (f", {masked} with masks" if masked else "")
     if stage == "features":
         counts = sorted(result["features"].values())
         return f"{counts[0]:,} to {counts[-1]:,} in a photograph"

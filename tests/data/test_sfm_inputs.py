@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 
-from splat.core import UsageError
+from splat.core import DataError, UsageError
 from splat.data.problems import DatasetError
 from splat.data.sfm import ProcessOptions, gather, masks, video
 
@@ -89,6 +89,26 @@ def test_a_dataset_like_folder_gives_images_and_masks(photos, tmp_path):
     assert [picture["masked"] for picture in result["pictures"]] == [True, False, False]
     for folder in ("masks", "process/masks"):
         assert (mask(tmp_path / "data" / folder / "left" / "a.png.png") == (left > 0)).all()
+
+
+def test_masks_are_found_by_the_names_that_the_user_knows(photos, tmp_path):
+    """Though names lose their blanks, and what COLMAP does not decode its ending."""
+    (photos / "left" / "b.jpg").rename(photos / "left" / "b 2.jpg")
+    noise(3).save(photos / "left" / "c.webp", lossless=True)
+    folder = tmp_path / "given"
+    (folder / "left").mkdir(parents=True)
+    for name in ("b 2", "c"):
+        Image.fromarray(np.full((32, 48), 255, np.uint8)).save(folder / "left" / f"{name}.png")
+    result = gathered(photos, tmp_path / "data", masks=folder)
+    masked = [picture["name"] for picture in result["pictures"] if picture["masked"]]
+    assert masked == ["left/b_2.jpg", "left/c.webp.png"]
+
+
+def test_a_folder_of_masks_of_other_photographs_is_refused(photos, tmp_path):
+    (tmp_path / "given").mkdir()
+    noise(4).save(tmp_path / "given" / "z.png")
+    with pytest.raises(DataError, match=r"given: holds no mask of any of the 3 photographs; .* left/a\.png"):
+        gathered(photos, tmp_path / "data", masks=tmp_path / "given")
 
 
 def test_transparency_limits_features_but_not_training(photos, tmp_path):
