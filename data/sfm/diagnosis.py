@@ -63,13 +63,19 @@ def no_model(job: Job) -> DatasetError:
         return no_parallax(job, f"{still} of {count} pairs differ by a turn alone")
     cause = f"no poses were found: {count} pairs of the {len(job.pictures)} photographs match, but too weakly"
     remedy = "take more photographs, closer to each other: each thing should be on three and more"
-    return DatasetError("no-poses", job.data, cause, remedy)
+    return DatasetError("no-poses", job.data, cause, remedy + _other_mapper(job))
 
 
 def no_parallax(job: Job, detail: str) -> DatasetError:
     cause = f"no parallax: the camera turned or stood still between photographs ({detail})"
     remedy = "walk around the scene between photographs instead of turning on the spot"
-    return DatasetError("no-parallax", job.data, cause, remedy)
+    return DatasetError("no-parallax", job.data, cause, remedy + _other_mapper(job))
+
+
+def _other_mapper(job: Job) -> str:
+    """What else to try where the user has named a mapper."""
+    chosen = job.options.mapper
+    return "" if chosen == "auto" else f"; or leave out --mapper {chosen}, so that another one is tried, too"
 
 
 def unregistered(job: Job, registered: set[str], attempts: Collection[str]) -> list[dict[str, str]]:

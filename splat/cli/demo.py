@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from splat.cli.command import Common, Device, parse, size
+from splat.cli.command import Common, Device, counted, parse, size
 
 if TYPE_CHECKING:
     from splat.training.run import RunResult
@@ -58,7 +58,7 @@ def main(argv: list[str]) -> int:
     print(
         f"""
 Trained in {result.train_seconds:.0f} s: {result.num_gaussians:,} Gaussians, {result.evaluation.line()}
-on {len(result.evaluation.per_image)} views that training never saw.
+on {counted(len(result.evaluation.per_image), "view")} that training never saw.
 
   {data}   the photographs and their COLMAP model
   {result.folder}   the run: settings, log, metrics, checkpoints, scores

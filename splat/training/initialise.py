@@ -41,7 +41,9 @@ def initialise(
         UsageError: `init.scene` has more Gaussians than `cap`.
     """
     if config.init.scene is not None:
-        return _from_scene(config, dataset, cap)
+        scene = _from_scene(config, dataset, cap)
+        say(f"begins with the scene {config.init.scene}: {len(scene):,} Gaussians")
+        return scene
     init = config.init
     points = begin(Request(dataset, init, cap, device or torch.device("cpu"), generator), say)
     chosen = torch.arange(len(points))

@@ -77,6 +77,10 @@ class Reporter:
         else:
             print(line, flush=True)
 
+    def apart(self, seconds: float) -> None:
+        """So much time was spent on other things than steps: the rate does not count it."""
+        self._rate.skip(seconds)
+
     def close(self) -> None:
         if self._live is not None:
             self._live.stop()
@@ -92,6 +96,9 @@ class _Rate:
     def __init__(self, step: int) -> None:
         self._last = (time.monotonic(), step)
         self._value = 0.0
+
+    def skip(self, seconds: float) -> None:
+        self._last = (self._last[0] + seconds, self._last[1])
 
     def update(self, step: int) -> float:
         now = time.monotonic()

@@ -327,7 +327,9 @@ class _Run:
         try:
             yield
         finally:
-            self._apart += time.monotonic() - began
+            spent = time.monotonic() - began
+            self._apart += spent
+            self.reporter.apart(spent)
 
     @contextmanager
     def _signals(self) -> Iterator[None]:

@@ -77,7 +77,9 @@ def test_a_scene_file_is_taken_as_it_is(dataset: Any, truth: Any, tmp_path: Any)
     codecs.encode(truth, place, {"offset": [10.0, 0.0, 0.0]})
     dataset.offset = torch.tensor([7.0, 1.0, 0.0], dtype=torch.float64)
     config = TrainConfig(init=InitConfig(scene=str(place)), sh_degree=2, antialiased=True)
-    g = initialise(config, dataset, 100, generator())
+    said: list[str] = []
+    g = initialise(config, dataset, 100, generator(), say=said.append)
+    assert said == [f"begins with the scene {place}: 30 Gaussians"]
     torch.testing.assert_close(g.means, truth.means + torch.tensor([3.0, -1.0, 0.0]))
     assert torch.equal(g.logit_opacities, truth.logit_opacities)
     assert torch.equal(g.sh[:, :4], truth.sh)  # of degree 1
