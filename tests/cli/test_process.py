@@ -318,6 +318,9 @@ def test_no_parallax(splat, tmp_path):
     assert outcome.code == 3
     assert "no parallax: the camera turned or stood still" in outcome.first
     assert "walk around the scene" in outcome.first
+    assert "--mapper" not in outcome.first
+    outcome = splat("process", photos, tmp_path / "d", *OPTIONS, "--mapper", "incremental")
+    assert "leave out --mapper incremental" in outcome.first
 
 
 def test_a_disk_without_room(splat, photos, tmp_path, monkeypatch):
