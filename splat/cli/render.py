@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -94,7 +95,7 @@ def main(argv: list[str]) -> int:
         raise UsageError("--path and --orbit contradict each other: give one of them")
     if args.orbit is not None and args.orbit < 1:
         raise UsageError(f"--orbit {args.orbit}: give a positive number of frames")
-    if args.fps is not None and args.fps <= 0:
+    if args.fps is not None and not 0 < args.fps < math.inf:
         raise UsageError(f"--fps {args.fps:g}: give a positive number of frames a second")
     if args.size is not None and min(args.size) < 1:
         raise UsageError(f"--size {args.size[0]} {args.size[1]}: give a positive width and height")

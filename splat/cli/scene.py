@@ -82,7 +82,7 @@ class Loaded:
                 return own
             return Dataset(
                 own.scene,
-                downscale or config.downscale,
+                config.downscale if downscale is None else downscale,
                 config.eval,
                 background=background or self.background,
                 views=config.views,
@@ -92,7 +92,9 @@ class Loaded:
             scene = read_scene(self.data)
         else:
             raise UsageError(f"{self.path}: a scene file names no dataset; give one with --data DATA")
-        return Dataset(scene, downscale or 1.0, True, background=background or self.background)
+        return Dataset(
+            scene, 1.0 if downscale is None else downscale, True, background=background or self.background
+        )
 
     def cameras(self, which: Views, downscale: float | None = None) -> list[Camera]:
         """Cameras of the dataset, in the scene's own coordinates."""

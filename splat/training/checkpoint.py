@@ -47,7 +47,7 @@ def load(path: Path) -> dict[str, Any]:
     except FileNotFoundError as error:
         raise DataError(f"{path}: no such checkpoint") from error
     except Exception as error:  # torch raises many types for a damaged file
-        raise DataError(f"{path}: damaged or not a checkpoint: {error}") from error
+        raise DataError(f"{path}: damaged or not a checkpoint\n{type(error).__name__}: {error}") from error
     if not isinstance(state, dict) or state.get("format") != FORMAT:
         raise DataError(f"{path}: not a checkpoint of this version of splat")
     return {**state, "path": path}

@@ -154,6 +154,8 @@ def test_render_along_a_path(splat, run, tmp_path):
         (("--orbit", 0), 2, "--orbit 0"),
         (("--size", 0, 5), 2, "--size 0 5"),
         (("--fps", 0), 2, "--fps 0"),
+        (("--fps", "nan"), 2, "--fps nan"),
+        (("--downscale", 0), 2, "downscale 0"),
         (("--out", "x.gif"), 2, "NAME.mp4"),
         (("--out", __file__), 2, "is a file"),
         (("--background", 1, 2, 0), 2, "--background 1 2 0: give red, green and blue between 0 and 1"),
