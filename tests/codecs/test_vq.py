@@ -18,19 +18,25 @@ from hypothesis import strategies as st
 from splat.codecs import decode, encode
 from splat.codecs.bounded import allowance
 from splat.codecs.format import differences
+from splat.codecs.quantize.guided import UNIT
 from splat.codecs.vq import container
 from splat.codecs.vq.basis import Basis
 from splat.codecs.vq.cells import decode_cells, encode_cells, pack, unpack
 from splat.codecs.vq.quantizer import VqOptions, quantize
 from splat.codecs.vq.scene import Book, Quantized, cells_of, centres, widths
 from splat.codecs.vq.turns import (
+    LARGEST_SWING,
     decode_rotations,
+    direction_vectors,
     directions,
+    directions_from_parts,
     encode_rotations,
-    from_parts,
+    labels_of,
     levels,
-    to_parts,
+    numbers_of,
     turns,
+    turns_from_parts,
+    turns_to_parts,
 )
 from splat.core import DataError, Gaussians
 from splat.core.rotations import quat_to_matrix
@@ -148,14 +154,24 @@ class TestRotations:
 
     def test_parts_come_back_and_damage_is_refused(self) -> None:
         quats, chosen = self.some(400)
-        labels = encode_rotations(quats, chosen)
+        direction, turn = numbers_of(encode_rotations(quats, chosen), chosen)
+        assert labels_of(direction, turn, chosen).equal(encode_rotations(quats, chosen))
         cells = np.random.default_rng(0).integers(0, 1 << 10, (400, 3))
-        parts = to_parts(labels, chosen, cells)
-        assert from_parts(parts, chosen, cells).equal(labels)
+        parts = turns_to_parts(turn, chosen, cells)
+        assert turns_from_parts(parts, chosen, cells).equal(turn)
         full = next(i for i, part in enumerate(parts) if len(part) > 4)
         for broken in (b"", b"\7" + parts[full][1:], parts[full][:3]):
             with pytest.raises(ValueError, match=r"damaged|cut short"):
-                from_parts([*parts[:full], broken, *parts[full + 1 :]], chosen, cells)
+                turns_from_parts([*parts[:full], broken, *parts[full + 1 :]], chosen, cells)
+        with pytest.raises(ValueError, match="no rotations"):
+            directions_from_parts([b"\0"] * (LARGEST_SWING + 1), chosen[:0], cells[:0])
+
+    def test_directions_round_alike_on_every_machine(self) -> None:
+        """Sines and cosines differ by some 1e-16 between machines, 1e-11 of what is rounded: none is so close to a
+        half that it would make another integer."""
+        for level in range(1, LARGEST_SWING + 1):
+            scaled = direction_vectors(level) * UNIT
+            assert float((scaled - scaled.floor() - 0.5).abs().min()) > 1e-9
 
 
 class TestBasis:
@@ -197,7 +213,7 @@ def test_what_is_read_is_what_was_quantized(tmp_path: Path, degree: int) -> None
     order = torch.from_numpy(container.to_bytes(quantize(whole, options), {})[1])
     assert max(differences(expected.select(order), found).values()) == 0
     assert found.antialiased == whole.antialiased
-    assert about == {"format": ".vq", "version": "3", "notes": [], **metadata}
+    assert about == {"format": ".vq", "version": "4", "notes": [], **metadata}
     limits = container.max_error(whole, options)
     assert all(value <= limits[name] for name, value in differences(whole.select(order), found).items())
     # Cells are a quarter of the mean scale of the codeword: half a cell, and a little of the codeword's own.
@@ -256,6 +272,21 @@ def test_equal_gaussians_are_padded_until_they_may_be_read() -> None:
         container.from_bytes(reset(data[:2000]))
 
 
+def test_files_of_version_3_are_read() -> None:
+    """A file that a writer of version 3 made of scene(40, degree=1): the integers in it, and as version 4."""
+    path = Path(__file__).with_name("version3.vq")
+    found, _ = container.from_bytes(path.read_bytes())
+    parts = [found.labels[name].numpy() for name in sorted(found.labels)]
+    parts += [found.cells.numpy().ravel(), *(book.words.numpy().ravel() for book in found.books.values())]
+    assert zlib.crc32(np.concatenate(parts).astype("<i4").tobytes()) == 0x2FD13CA8
+    gaussians, about = decode(path)
+    assert about["version"] == "3"
+    assert about["offset"] == [1.0, 2.0, 3.0]
+    again, order = container.to_bytes(found, {})
+    expected = gaussians.select(torch.from_numpy(order))
+    assert max(differences(expected, container.from_bytes(again)[0].gaussians()).values()) == 0
+
+
 def test_damage_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "a.vq"
     encode(scene(50), path, None, VqOptions(words=16))
@@ -266,7 +297,7 @@ def test_damage_is_refused(tmp_path: Path) -> None:
         (whole[:9], "not a vq file"),
         (whole[:-1], "checksum"),
         (whole[:100] + bytes([whole[100] ^ 1]) + whole[101:], "checksum"),
-        (whole[:7] + b"\2" + whole[8:], "version 2 of the format; this reader knows 3"),
+        (whole[:7] + b"\2" + whole[8:], "version 2 of the format; this reader knows 3 and 4"),
         (reset(whole[:-1]), "cut short"),
         (reset(whole + b"\0\0\1"), "3 bytes follow the end"),
         (reset(whole[:after] + b"\7" + whole[after + 1 :]), "out of range"),
@@ -282,10 +313,13 @@ def test_damage_is_refused(tmp_path: Path) -> None:
         assert not rest
 
 
-@pytest.fixture(scope="module")
-def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
+@pytest.fixture(scope="module", params=[3, 4])
+def small(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("vq") / "a.vq"
-    encode(scene(40, degree=1), path, {"offset": [1.0, 2.0, 3.0]}, VqOptions(words=8))
+    if request.param == 3:
+        path.write_bytes(Path(__file__).with_name("version3.vq").read_bytes())
+    else:
+        encode(scene(40, degree=1), path, {"offset": [1.0, 2.0, 3.0]}, VqOptions(words=8))
     return path
 
 

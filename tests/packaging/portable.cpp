@@ -6,6 +6,7 @@
 #include <random>
 #include <vector>
 
+#include "guided.h"
 #include "mixing.h"
 #include "photometric.h"
 #include "quantize.h"
@@ -109,6 +110,21 @@ void code(Random& random) {
     const bool mended = cpu::mixing_decode(mixed.data(), static_cast<int64_t>(mixed.size()), known, decoded.data());
     print("mixed", {mended && decoded == symbols ? 1.0f : 0.0f, static_cast<float>(mixed.size())});
     for (const uint8_t byte : mixed) print("byte", {static_cast<float>(byte)});
+
+    const std::vector<int16_t> words{100, -3, 7, -50, 20, 80, 11, 12, 13};
+    const std::vector<int64_t> tables{0, 3};
+    const std::vector<int32_t> zeros(1000, 0);
+    std::vector<int32_t> close(8000), first(1000);
+    cpu::nearest_among(cells.data(), 1000, 200, 8, close.data());
+    for (int i = 0; i < 1000; ++i) first[i] = close[8 * i + 1];
+    for (const bool signless : {false, true}) {
+        const cpu::Guided guides{words.data(), tables.data(), zeros.data(), close.data(), first.data(), zeros.data(),
+                                 zeros.data(), side.data(), 1000, 1, 3, 2, signless};
+        const std::vector<uint8_t> led = cpu::guided_encode(symbols.data(), guides);
+        const bool right = cpu::guided_decode(led.data(), static_cast<int64_t>(led.size()), guides, decoded.data());
+        print("mixed", {right && decoded == symbols ? 1.0f : 0.0f, static_cast<float>(led.size())});
+        for (const uint8_t byte : led) print("byte", {static_cast<float>(byte)});
+    }
 
     const std::vector<float> points = random.many(300 * 7, -1, 1), codewords = random.many(50 * 7, -1, 1);
     std::vector<int32_t> labels(300);

@@ -22,7 +22,7 @@ KERNELS = (
     "quantize",
     "raster",
 )
-PARTS = ("binning", "isa", "mixing", "photometric", "quantize", "rans", "raster", "thread_pool")
+PARTS = ("binning", "guided", "isa", "mixing", "photometric", "quantize", "rans", "raster", "thread_pool")
 # As cuda/CMakeLists.txt has them.
 OPTIONS = [
     "-std=c++20",

@@ -5,6 +5,7 @@
 #include <nanobind/stl/optional.h>
 
 #include "bind.h"
+#include "guided.h"
 #include "quantize.h"
 #include "mixing.h"
 #include "rans.h"
@@ -109,6 +110,63 @@ void nearest_before(Array<const int32_t> cells, Array<int32_t> near) {
     cpu::nearest_before(cells.data(), static_cast<int64_t>(cells.shape(0)), near.data());
 }
 
+using Ints = Array<const int32_t>;
+
+cpu::Guided guided(size_t count, const Array<const int16_t>& words, const Array<const int64_t>& starts, const Ints& table,
+                   const Ints& near, const Ints& alike, const Ints& unlike, const Ints& gap, const Ints& side,
+                   bool unsigned_words) {
+    const auto is = [&](const Ints& column) { return column.ndim() == 1 && column.shape(0) == count; };
+    if (words.ndim() != 2 || starts.ndim() != 1 || starts.shape(0) < 2 || near.ndim() != 2 || near.shape(0) != count ||
+        near.shape(1) != cpu::kGuidedNear || side.ndim() != 2 || side.shape(0) != count || !is(table) || !is(alike) ||
+        !is(unlike) || !is(gap))
+        throw nb::value_error("what is known has other shapes than the symbols");
+    const cpu::Guided all{words.data(), starts.data(), table.data(), near.data(), alike.data(), unlike.data(), gap.data(),
+                          side.data(), static_cast<int64_t>(count), static_cast<int64_t>(starts.shape(0)) - 1,
+                          static_cast<int>(words.shape(1)), static_cast<int>(side.shape(1)), unsigned_words};
+    if (!cpu::guided_fits(all) || starts.data()[all.tables] != static_cast<int64_t>(words.shape(0)))
+        throw nb::value_error("what is known does not fit the symbols");
+    return all;
+}
+
+nb::bytes guided_encode(Ints symbols, Array<const int16_t> words, Array<const int64_t> starts, Ints table, Ints near,
+                        Ints alike, Ints unlike, Ints gap, Ints side, bool unsigned_words) {
+    const cpu::Guided all =
+        guided(symbols.shape(0), words, starts, table, near, alike, unlike, gap, side, unsigned_words);
+    for (int64_t i = 0; i < all.count; ++i) {
+        const int64_t size = all.starts[all.table[i] + 1] - all.starts[all.table[i]];
+        if (symbols.data()[i] < 0 || symbols.data()[i] >= size) throw nb::value_error("symbols lie outside their tables");
+    }
+    std::vector<uint8_t> bytes;
+    {
+        nb::gil_scoped_release released;
+        bytes = cpu::guided_encode(symbols.data(), all);
+    }
+    return nb::bytes(bytes.data(), bytes.size());
+}
+
+bool guided_decode(Array<const uint8_t> data, Array<const int16_t> words, Array<const int64_t> starts, Ints table,
+                   Ints near, Ints alike, Ints unlike, Ints gap, Ints side, bool unsigned_words, Array<int32_t> symbols) {
+    const cpu::Guided all =
+        guided(symbols.shape(0), words, starts, table, near, alike, unlike, gap, side, unsigned_words);
+    nb::gil_scoped_release released;
+    return cpu::guided_decode(data.data(), static_cast<int64_t>(data.shape(0)), all, symbols.data());
+}
+
+void nearest_among(Ints cells, int64_t window, Array<int32_t> near) {
+    cpu::nearest_among(cells.data(), static_cast<int64_t>(cells.shape(0)), window, static_cast<int64_t>(near.shape(1)),
+                       near.data());
+}
+
+void most_alike(Ints near, Array<const int16_t> features, Ints weights, Array<int32_t> alike, Array<int32_t> unlike) {
+    cpu::most_alike(near.data(), static_cast<int64_t>(near.shape(0)), static_cast<int64_t>(near.shape(1)),
+                    features.data(), weights.data(), static_cast<int64_t>(features.shape(1)), alike.data(),
+                    unlike.data());
+}
+
+void halved(Array<const int16_t> vectors, Array<int32_t> order) {
+    cpu::halved(vectors.data(), static_cast<int64_t>(vectors.shape(0)), order.data());
+}
+
 }  // namespace
 
 void quantize(nb::module_& m) {
@@ -155,9 +213,33 @@ void quantize(nb::module_& m) {
     m.def("nearest_before", &nearest_before, nb::arg("cells").noconvert(), nb::arg("near").noconvert(),
           nb::call_guard<nb::gil_scoped_release>(),
           "Fills near [N, MIXING_NEAR] with the nearest among the 128 cells [N, 3] before each, -1: none.");
+    m.def("guided_encode", &guided_encode, nb::arg("symbols").noconvert(), nb::arg("words").noconvert(),
+          nb::arg("starts").noconvert(), nb::arg("table").noconvert(), nb::arg("near").noconvert(),
+          nb::arg("alike").noconvert(), nb::arg("unlike").noconvert(), nb::arg("gap").noconvert(),
+          nb::arg("side").noconvert(), "unsigned"_a,
+          "Bytes for int32 symbols [N], numbers of words of their tables, by what Guided in guided.h says.");
+    m.def("guided_decode", &guided_decode, nb::arg("data").noconvert(), nb::arg("words").noconvert(),
+          nb::arg("starts").noconvert(), nb::arg("table").noconvert(), nb::arg("near").noconvert(),
+          nb::arg("alike").noconvert(), nb::arg("unlike").noconvert(), nb::arg("gap").noconvert(),
+          nb::arg("side").noconvert(), "unsigned"_a, nb::arg("symbols").noconvert(),
+          "Fills symbols; false where data cannot come from guided_encode.");
+    m.def("nearest_among", &nearest_among, nb::arg("cells").noconvert(), "window"_a, nb::arg("near").noconvert(),
+          nb::call_guard<nb::gil_scoped_release>(),
+          "Fills near [N, M] with the nearest among the `window` cells [N, 3] before each, -1: none.");
+    m.def("most_alike", &most_alike, nb::arg("near").noconvert(), nb::arg("features").noconvert(),
+          nb::arg("weights").noconvert(), nb::arg("alike").noconvert(), nb::arg("unlike").noconvert(),
+          nb::call_guard<nb::gil_scoped_release>(),
+          "Fills alike [N] with the place among near [N, M] of least weighted difference of features [N, D] int16, and "
+          "unlike [N] with it.");
+    m.def("halved", &halved, nb::arg("vectors").noconvert(), nb::arg("order").noconvert(),
+          nb::call_guard<nb::gil_scoped_release>(), "Fills order [N] with a k-d tree of vectors [N, 3] int16.");
 
     nb::module_ c = nb::cast<nb::module_>(m.attr("constants"));
     c.attr("RANS_BITS") = cpu::kRansBits;
+    c.attr("GUIDED_NEAR") = cpu::kGuidedNear;
+    c.attr("GUIDED_SIDES") = cpu::kGuidedSides;
+    c.attr("GUIDED_UNIT") = cpu::kGuidedUnit;
+    c.attr("GUIDED_UNLIKE") = cpu::kGuidedUnlike;
     c.attr("MIXING_NEAR") = cpu::kMixingNear;
     c.attr("MIXING_SIDE") = cpu::kMixingSide;
 }

@@ -9,6 +9,7 @@ data = range_encode(labels, counts); range_decode(data, counts, n)
 data = encode_indices(labels, 4096); decode_indices(data, 4096, n)   # the counts go with them
 data = encode_integers(differences); decode_integers(data, n)
 data = mixing_encode(labels, 4096, near, side); mixing_decode(data, 4096, n, near, side)   # by their neighbours'
+data = guided_encode(labels, tables, known); guided_decode(data, tables, known)   # by what similar things hold
 near = nearest_before(cells); order = tree_order(centroids, counts)   # for mixing_encode
 order = morton_order(means); order = grid_order(features, width)       # on a line, on a plane
 """
@@ -24,6 +25,14 @@ from splat.codecs.quantize.entropy import (
     range_encode,
 )
 from splat.codecs.quantize.grid import grid_order
+from splat.codecs.quantize.guided import (
+    gaps,
+    guided_decode,
+    guided_encode,
+    halved,
+    most_alike,
+    nearest_among,
+)
 from splat.codecs.quantize.mixing import (
     first_digits,
     mixing_decode,
@@ -44,12 +53,18 @@ __all__ = [
     "encode_integers",
     "even_codebook",
     "first_digits",
+    "gaps",
     "grid_order",
+    "guided_decode",
+    "guided_encode",
+    "halved",
     "kmeans",
     "mixing_decode",
     "mixing_encode",
     "morton_codes",
     "morton_order",
+    "most_alike",
+    "nearest_among",
     "nearest_before",
     "nearest_scalar",
     "product_decode",

@@ -17,6 +17,7 @@ from splat.codecs import heads
 from splat.codecs.bounded import allowance
 from splat.codecs.format import Decoded, Format, Metadata, by_scene, differences
 from splat.codecs.quantize import nearest_before
+from splat.codecs.vq import guides
 from splat.codecs.vq import heads as vq_heads
 from splat.codecs.vq.basis import PARTS as VIEWS
 from splat.codecs.vq.basis import Basis, kept
@@ -26,18 +27,26 @@ from splat.codecs.vq.coding import (
     decode_labels,
     decode_levels,
     encode_book,
-    encode_labels,
     encode_levels,
 )
 from splat.codecs.vq.quantizer import VqOptions, quantize
 from splat.codecs.vq.scene import Quantized, widths
-from splat.codecs.vq.turns import LARGEST_SWING, LARGEST_TWIST, PARTS, from_parts, to_parts
+from splat.codecs.vq.turns import (
+    LARGEST_SWING,
+    LARGEST_TWIST,
+    directions_from_parts,
+    labels_of,
+    numbers_of,
+    turns_from_parts,
+    turns_to_parts,
+)
 from splat.core import DataError, Gaussians
 from splat.core.files import replacing
 from splat.core.sh import coefficients
 
 MAGIC = b"SPLATVQ"
-VERSION = 3
+VERSION = 4
+_VERSIONS = (3, VERSION)  # that are read
 # antialiased, degree, depth of the coded cells, number of Gaussians, origin, edge of the cube
 _HEADER = struct.Struct("<BBBI3dd")
 # Of the words of the scale: largest depth of the cells, and largest swing, twist and axis of the rotations.
@@ -85,13 +94,16 @@ def to_bytes(scene: Quantized, metadata: Metadata) -> tuple[bytes, np.ndarray]:
     parts.append(basis.numpy().astype("<f4").tobytes())
     coarse = at_depth(cells, depth, base)[order]
     labels = {name: found[order] for name, found in scene.labels.items()}
-    sizes = {name: len(book.words) + (name in VIEWS) for name, book in scene.books.items()}
-    coded_labels = encode_labels(labels, sizes, nearest_before(coarse))
+    beside = guides.Neighbours.of(coarse)
+    coded_labels = guides.encode_labels(labels, scene.books, beside)
     for name, book in scene.books.items():
         parts += [encode_book(book), coded_labels[name]]
     levels = torch.cat([scene.depths[:, None], scene.turns], 1).T
     parts += [encode_levels(level, most) for level, most in zip(levels, _LEVELS, strict=True)]
-    parts += to_parts(labels["rotation"], scene.turns[labels["scale"]], coarse)
+    finest = scene.turns[labels["scale"]]
+    direction, turn = numbers_of(labels["rotation"], finest)
+    parts.append(guides.encode_directions(direction, finest, labels, scene.books, beside))
+    parts += turns_to_parts(turn, finest, coarse)
     parts.append(coded)
     extra = np.maximum(depth - base, 0)[order]
     low = cells[order] & ((1 << extra) - 1)[:, None]
@@ -125,8 +137,10 @@ def from_bytes(data: bytes) -> tuple[Quantized, Metadata]:
     head = len(MAGIC) + 1 + 4
     if data[: len(MAGIC)] != MAGIC or len(data) < head:
         raise ValueError("not a vq file")
-    if data[len(MAGIC)] != VERSION:
-        raise ValueError(f"version {data[len(MAGIC)]} of the format; this reader knows {VERSION}")
+    version = data[len(MAGIC)]
+    if version not in _VERSIONS:
+        known = " and ".join(map(str, _VERSIONS))
+        raise ValueError(f"version {version} of the format; this reader knows {known}")
     body = data[head:]
     if struct.unpack_from("<I", data, len(MAGIC) + 1)[0] != zlib.crc32(body):
         raise ValueError("the checksum does not fit")
@@ -155,11 +169,20 @@ def from_bytes(data: bytes) -> tuple[Quantized, Metadata]:
     depths, turns = levels[:, 0], levels[:, 1:]
     if bool((depths < 1).any()):
         raise ValueError("the depths of the cells are out of range")
-    coded_turns = [reader.part() for _ in range(PARTS)]
+    coded_directions = [reader.part() for _ in range(LARGEST_SWING + 1 if version == 3 else 1)]
+    coded_turns = [reader.part() for _ in range(LARGEST_TWIST + 1)]
     coded, rest = reader.part(), reader.part()
     cells = decode_cells(coded, base, count) if count else np.zeros((0, 3), np.int64)
-    labels = decode_labels(coded_labels, sizes, nearest_before(cells))
-    labels["rotation"] = from_parts(coded_turns, turns[labels["scale"]], cells)
+    if version == 3:
+        labels = decode_labels(coded_labels, sizes, nearest_before(cells))
+        finest = turns[labels["scale"]]
+        direction = directions_from_parts(coded_directions, finest, cells)
+    else:
+        beside = guides.Neighbours.of(cells)
+        labels = guides.decode_labels(coded_labels, books, beside)
+        finest = turns[labels["scale"]]
+        direction = guides.decode_directions(coded_directions[0], finest, labels, books, beside)
+    labels["rotation"] = labels_of(direction, turns_from_parts(coded_turns, finest, cells), finest)
     extras: dict[str, Tensor] = {}
     if "heads" in metadata:
         said = metadata["heads"]
@@ -216,11 +239,12 @@ def _basis(data: bytes, degree: int) -> Basis:
 
 
 def read(path: Path) -> Decoded:
+    data = path.read_bytes()
     try:
-        scene, metadata = from_bytes(path.read_bytes())
+        scene, metadata = from_bytes(data)
     except ValueError as error:
         raise DataError(f"{path}: damaged or not a vq file ({error}); copy or download it again") from error
-    return Decoded(scene.gaussians(), {"version": str(VERSION), "comments": [], **metadata})
+    return Decoded(scene.gaussians(), {"version": str(data[len(MAGIC)]), "comments": [], **metadata})
 
 
 def write(gaussians: Gaussians, path: Path, metadata: Metadata, options: VqOptions) -> list[str]:

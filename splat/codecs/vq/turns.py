@@ -20,7 +20,6 @@ from splat.core.rotations import matrix_to_quat, quat_to_matrix
 # Finest levels: rings 0.25 degrees apart; 128 turns.
 LARGEST_SWING = 18
 LARGEST_TWIST = 14
-PARTS = LARGEST_SWING + 1 + LARGEST_TWIST + 1  # of `to_parts`
 Integers = npt.NDArray[np.int64]
 
 
@@ -121,33 +120,60 @@ def _column(matrix: Tensor, column: Tensor) -> Tensor:
     return matrix.gather(2, column[:, None, None].expand(-1, 3, 1))[:, :, 0]
 
 
-def to_parts(labels: Tensor, levels: Tensor, cells: Integers) -> list[bytes]:
-    """The labels as bytes: a part for each level of the swing, then of the twist, Gaussians in their order.
+def direction_vectors(level: int) -> Tensor:
+    """[K, 3] float64 all directions of a level of the swing above 0."""
+    counts, first, per_ring, _ = _rings()
+    count = int(counts[level])
+    widths = per_ring[int(first[level]) : int(first[level]) + count]
+    ring = torch.arange(count).repeat_interleave(widths)
+    place = torch.arange(len(ring)) - (widths.cumsum(0) - widths)[ring]
+    polar = (ring.double() + 0.5) * (math.pi / 2 / count)
+    around = (place.double() + 0.5) * (2 * math.pi) / widths[ring].double()
+    return torch.stack([polar.sin() * around.cos(), polar.sin() * around.sin(), polar.cos()], 1)
+
+
+def numbers_of(labels: Tensor, levels: Tensor) -> tuple[Tensor, Tensor]:
+    """[N] the place of the direction, and that of the turn."""
+    count = turns(levels[:, 1])
+    return torch.div(labels, count, rounding_mode="floor"), labels % count
+
+
+def labels_of(direction: Tensor, turn: Tensor, levels: Tensor) -> Tensor:
+    """[N] the labels of `numbers_of`."""
+    return direction * turns(levels[:, 1]) + turn
+
+
+def turns_to_parts(numbers: Tensor, levels: Tensor, cells: Integers) -> list[bytes]:
+    """The places of the turns [N] as bytes: a part for each level of the twist, Gaussians in their order.
 
     Args:
         cells: [N, 3] of the centres: rotations resemble those of the same level that are close.
     """
-    count = turns(levels[:, 1])
-    numbers = torch.div(labels, count, rounding_mode="floor"), labels % count
     axis = levels[:, 2].numpy()
     parts = []
-    for number, level, sizes in zip(numbers, levels.T, _sizes(), strict=False):
-        for at, size in enumerate(sizes):
-            chosen = (level == at).numpy()
-            parts.append(_coded(number.numpy()[chosen], size, cells[chosen], axis[chosen]))
+    for at, size in enumerate(_sizes()[1]):
+        chosen = (levels[:, 1] == at).numpy()
+        parts.append(_coded(numbers.numpy()[chosen], size, cells[chosen], axis[chosen]))
     return parts
 
 
-def from_parts(parts: list[bytes], levels: Tensor, cells: Integers) -> Tensor:
-    """[N] the labels of `to_parts`; ValueError where the bytes cannot come from it."""
-    found = torch.zeros(2, len(levels), dtype=torch.int64)
-    left = iter(parts)
+def turns_from_parts(parts: list[bytes], levels: Tensor, cells: Integers) -> Tensor:
+    """[N] the places of `turns_to_parts`; ValueError where the bytes cannot come from it."""
+    return _from_parts(parts, levels, 1, cells)
+
+
+def directions_from_parts(parts: list[bytes], levels: Tensor, cells: Integers) -> Tensor:
+    """[N] the places of the directions, which version 3 of the container has in parts as those of the turns."""
+    return _from_parts(parts, levels, 0, cells)
+
+
+def _from_parts(parts: list[bytes], levels: Tensor, which: int, cells: Integers) -> Tensor:
+    found = torch.zeros(len(levels), dtype=torch.int64)
     axis = levels[:, 2].numpy()
-    for number, level, sizes in zip(found, levels.T, _sizes(), strict=False):
-        for at, size in enumerate(sizes):
-            chosen = (level == at).numpy()
-            number[torch.from_numpy(chosen)] = _decoded(next(left), size, cells[chosen], axis[chosen])
-    return found[0] * turns(levels[:, 1]) + found[1]
+    for at, (part, size) in enumerate(zip(parts, _sizes()[which], strict=True)):
+        chosen = (levels[:, which] == at).numpy()
+        found[torch.from_numpy(chosen)] = _decoded(part, size, cells[chosen], axis[chosen])
+    return found
 
 
 def _sizes() -> tuple[list[int], list[int]]:
