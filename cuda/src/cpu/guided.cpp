@@ -106,6 +106,8 @@ private:
     std::array<int, kModels> class_{};
 };
 
+constexpr int kWords = 5;  // whose places are told: the mean of those near, the first three, the most alike
+
 // For each halving of a table's words the plane between the means of both halves.
 class Planes {
 public:
@@ -142,17 +144,22 @@ public:
     int digits() const { return digits_; }
 
     // Where a word, in sixteenths, lies about the plane of a node: at -64 and 64 lie the means of both halves.
-    int64_t place(int64_t node, const int32_t* word, bool either) const {
+    // `words`: kWords for each of the columns.
+    std::array<int64_t, kWords> places(int64_t node, const int32_t* words, bool either) const {
         const int32_t *normal = &normal_[node * width_], *middle = &middle_[node * width_];
-        int64_t sign = 1;
-        if (either) {
-            int64_t along = 0;
-            for (int d = 0; d < width_; ++d) along += int64_t{word[d]} * middle[d];
-            sign = along < 0 ? -1 : 1;
+        std::array<int64_t, kWords> sum{}, along{};
+        int64_t offset = 0;
+        for (int d = 0; d < width_; ++d) {
+            for (int k = 0; k < kWords; ++k) sum[k] += int64_t{normal[d]} * words[d * kWords + k];
+            offset += int64_t{normal[d]} * middle[d];
         }
-        int64_t sum = 0;
-        for (int d = 0; d < width_; ++d) sum += int64_t{normal[d]} * (2 * sign * word[d] - middle[d]);
-        return sum >> (kFine - 6);
+        if (either) {
+            for (int d = 0; d < width_; ++d)
+                for (int k = 0; k < kWords; ++k) along[k] += int64_t{middle[d]} * words[d * kWords + k];
+            for (int k = 0; k < kWords; ++k) sum[k] = along[k] < 0 ? -sum[k] : sum[k];
+        }
+        for (int k = 0; k < kWords; ++k) sum[k] = (2 * sum[k] - offset) >> (kFine - 6);
+        return sum;
     }
 
 private:
@@ -163,12 +170,19 @@ private:
 constexpr int kPlaces = 17;  // 8 on either side of a plane, and unknown
 
 // A place about a plane as a small number.
-int graded(int64_t place) {
-    const int64_t off = place < 0 ? -place : place;
-    int grade = 0;
-    for (const int64_t limit : {8, 24, 48, 80, 128, 200, 320}) grade += off >= limit;
-    return place < 0 ? 7 - grade : 8 + grade;
+constexpr int kFar = 320;
+std::array<uint8_t, 2 * kFar + 1> grades() {
+    std::array<uint8_t, 2 * kFar + 1> table{};
+    for (int place = -kFar; place <= kFar; ++place) {
+        int grade = 0;
+        for (const int limit : {8, 24, 48, 80, 128, 200, kFar}) grade += (place < 0 ? -place : place) >= limit;
+        table[place + kFar] = static_cast<uint8_t>(place < 0 ? 7 - grade : 8 + grade);
+    }
+    return table;
 }
+const std::array<uint8_t, 2 * kFar + 1> kGrades = grades();
+
+int graded(int64_t place) { return kGrades[std::clamp<int64_t>(place, -kFar, kFar) + kFar]; }
 
 // The same in ten steps.
 uint32_t coarse(int grade) {
@@ -178,8 +192,8 @@ uint32_t coarse(int grade) {
 // What the coder of one symbol knows besides the digits.
 struct Contexts {
     std::array<uint32_t, kModels> fixed{};  // the same for all digits of a symbol
-    std::vector<int32_t> words;             // in sixteenths: the mean of those near, the first three, the most alike
-    std::array<bool, 5> has{};
+    std::vector<int32_t> words;             // in sixteenths, column by column
+    std::array<bool, kWords> has{};
 };
 
 class Model {
@@ -188,7 +202,7 @@ public:
         for (int64_t t = 0; t < known.tables; ++t)
             planes_.emplace_back(known.words + known.starts[t] * known.width, known.starts[t + 1] - known.starts[t],
                                  known.width);
-        contexts_.words.resize(5 * static_cast<size_t>(known.width));
+        contexts_.words.resize(kWords * static_cast<size_t>(known.width));
     }
 
     // Codes the symbol at `i`; `symbol` is what it is for an encoder, and of no account for a decoder. What it is.
@@ -255,13 +269,13 @@ private:
                 unit = int64_t{kScale} * kGuidedUnit;
                 length = std::max<int64_t>(1, static_cast<int64_t>(std::sqrt(square)));
             }
-            for (int d = 0; d < width; ++d) to[d] = static_cast<int32_t>(sum[d] * unit / length);
+            for (int d = 0; d < width; ++d) to[d * kWords] = static_cast<int32_t>(sum[d] * unit / length);
         }
         const std::array<int32_t, 4> others = {near[0], near[1], near[2], known_.alike[i]};
         for (int k = 0; k < 4; ++k) {
             contexts_.has[k + 1] = others[k] >= 0;
             if (others[k] >= 0)
-                for (int d = 0; d < width; ++d) to[(k + 1) * width + d] = kScale * word(symbols, others[k])[d];
+                for (int d = 0; d < width; ++d) to[d * kWords + k + 1] = kScale * word(symbols, others[k])[d];
         }
 
         const int32_t table = known_.table[i];
@@ -283,11 +297,9 @@ private:
     }
 
     int32_t expect(const Planes& planes, int64_t i, uint32_t node, int depth) {
-        std::array<int, 5> grade;
-        for (int k = 0; k < 5; ++k)
-            grade[k] = contexts_.has[k] ? graded(planes.place(node, &contexts_.words[k * known_.width],
-                                                              known_.unsigned_words))
-                                        : kPlaces - 1;
+        std::array<int, kWords> grade;
+        const auto places = planes.places(node, contexts_.words.data(), known_.unsigned_words);
+        for (int k = 0; k < kWords; ++k) grade[k] = contexts_.has[k] ? graded(places[k]) : kPlaces - 1;
         const uint32_t mean = static_cast<uint32_t>(grade[0]), alike = static_cast<uint32_t>(grade[4]);
         const uint32_t unlike = static_cast<uint32_t>(known_.unlike[i]), gap = static_cast<uint32_t>(known_.gap[i]);
         const uint32_t here = node * 0x9E3779B1u, level = static_cast<uint32_t>(depth) << 24;

@@ -27,13 +27,20 @@ _BYTE = 256
 Integers = npt.NDArray[np.integer]
 
 
-def decode_labels(parts: Mapping[str, bytes], sizes: Mapping[str, int], near: Integers) -> dict[str, Tensor]:
-    """Attribute -> its labels [N] below its size, as version 3 of the container has them; ValueError where the bytes
-    cannot be such.
+def encode_labels(labels: Mapping[str, Tensor], sizes: Mapping[str, int], near: Integers) -> dict[str, bytes]:
+    """Attribute -> the bytes of its labels [N] below its size, as version 3 of the container has them.
 
     Args:
         near: [N, NEAR] places of Gaussians that come before each and lie close to it.
     """
+    known = {name: found.numpy() for name, found in labels.items()}
+    return {
+        name: mixing_encode(known[name], sizes[name], near, _beside(name, known, sizes)) for name in sizes
+    }
+
+
+def decode_labels(parts: Mapping[str, bytes], sizes: Mapping[str, int], near: Integers) -> dict[str, Tensor]:
+    """What `encode_labels` was given; ValueError where the bytes cannot come from it."""
     found: dict[str, Tensor] = {}
     known: dict[str, Integers] = {}
     for name in BESIDE:

@@ -177,7 +177,7 @@ def _known(name: str, known: Mapping[str, _Coded], beside: Neighbours) -> Known:
     others = [known[other] for other in BESIDE[name] if other in known]
     weights = [np.full(other.words.shape[1], _ALIKE // other.words.shape[1]) for other in others]
     alike, unlike = most_alike(beside.near, _beside(others, len(beside.near)), _joined(weights))
-    sides = []
+    sides: list[Integers] = []
     for parts in _SIDES:
         if parts[0][0] < len(others):
             side = np.zeros(len(beside.near), np.int64)

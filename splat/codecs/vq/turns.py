@@ -149,12 +149,7 @@ def turns_to_parts(numbers: Tensor, levels: Tensor, cells: Integers) -> list[byt
     Args:
         cells: [N, 3] of the centres: rotations resemble those of the same level that are close.
     """
-    axis = levels[:, 2].numpy()
-    parts = []
-    for at, size in enumerate(_sizes()[1]):
-        chosen = (levels[:, 1] == at).numpy()
-        parts.append(_coded(numbers.numpy()[chosen], size, cells[chosen], axis[chosen]))
-    return parts
+    return _to_parts(numbers, levels, 1, cells)
 
 
 def turns_from_parts(parts: list[bytes], levels: Tensor, cells: Integers) -> Tensor:
@@ -162,9 +157,23 @@ def turns_from_parts(parts: list[bytes], levels: Tensor, cells: Integers) -> Ten
     return _from_parts(parts, levels, 1, cells)
 
 
+def directions_to_parts(numbers: Tensor, levels: Tensor, cells: Integers) -> list[bytes]:
+    """The places of the directions [N] likewise, as version 3 of the container has them."""
+    return _to_parts(numbers, levels, 0, cells)
+
+
 def directions_from_parts(parts: list[bytes], levels: Tensor, cells: Integers) -> Tensor:
-    """[N] the places of the directions, which version 3 of the container has in parts as those of the turns."""
+    """[N] the places of `directions_to_parts`; ValueError where the bytes cannot come from it."""
     return _from_parts(parts, levels, 0, cells)
+
+
+def _to_parts(numbers: Tensor, levels: Tensor, which: int, cells: Integers) -> list[bytes]:
+    axis = levels[:, 2].numpy()
+    parts = []
+    for at, size in enumerate(_sizes()[which]):
+        chosen = (levels[:, which] == at).numpy()
+        parts.append(_coded(numbers.numpy()[chosen], size, cells[chosen], axis[chosen]))
+    return parts
 
 
 def _from_parts(parts: list[bytes], levels: Tensor, which: int, cells: Integers) -> Tensor:
