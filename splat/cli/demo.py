@@ -15,9 +15,11 @@ import tyro
 from splat.cli.command import Common, Device, counted, parse, size
 
 if TYPE_CHECKING:
+    from splat.training.config import TrainConfig
     from splat.training.run import RunResult
 
 PICTURES = 2
+LEAST_VIEWS = 3  # one is held out, and two to train on
 
 
 @dataclass
@@ -46,8 +48,9 @@ class Demo(Common):
 
 def main(argv: list[str]) -> int:
     args = parse(Demo, "demo", argv)
+    config = _config(args)
     data = make_photographs(args.out / "photographs", args.views)
-    result = _train(args, data)
+    result = _train(config, args.out, data)
     scene = args.out / "scene.ply"
     picture, video = args.out / "comparison.png", args.out / "orbit.mp4"
     print("rendering a picture and a video ...")
@@ -92,13 +95,21 @@ def make_photographs(folder: Path, views: int) -> Path:
     return folder
 
 
-def _train(args: Demo, data: Path) -> RunResult:
-    from splat.strategies import registry
+def _config(args: Demo) -> TrainConfig:
+    """The run's settings; UsageError for what is wrong with the options, before anything is made."""
+    from splat.core import UsageError
     from splat.training.config import load_preset
+
+    if args.views < LEAST_VIEWS:
+        raise UsageError(f"--views {args.views}: give {LEAST_VIEWS} or more")
+    return dataclasses.replace(load_preset(args.preset), steps=args.steps, eval=True, device=args.device)
+
+
+def _train(config: TrainConfig, folder: Path, data: Path) -> RunResult:
+    from splat.strategies import registry
     from splat.training.run import train
 
-    config = dataclasses.replace(load_preset(args.preset), steps=args.steps, eval=True, device=args.device)
-    out = next(p for n in range(1, 10_000) if not (p := args.out / f"run-{n}").exists())
+    out = next(p for n in range(1, 10_000) if not (p := folder / f"run-{n}").exists())
     return train(config, data, out, strategies=registry.build(config.strategies, config.options))
 
 

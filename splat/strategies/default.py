@@ -53,6 +53,10 @@ class DefaultConfig:
             raise UsageError(f"default: refine_every must be at least 1, got {self.refine_every}")
         if self.reset_every < 0:
             raise UsageError(f"default: reset_every must be 0 (never) or more, got {self.reset_every}")
+        for name in ("grow_threshold", "split_above", "prune_above"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise UsageError(f"default: {name} must be above 0, got {value}")
         if not self.min_opacity < self.reset_opacity < 1:
             raise UsageError(
                 f"default: reset_opacity must lie between min_opacity ({self.min_opacity}) and 1, "

@@ -5,6 +5,7 @@ Kheradmand et al., "3D Gaussian Splatting as Markov Chain Monte Carlo", NeurIPS 
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -54,6 +55,10 @@ class McmcConfig:
             raise UsageError(f"mcmc: growth must be at least 1, got {self.growth}")
         if not 0 < self.min_opacity < 1:
             raise UsageError(f"mcmc: min_opacity must lie between 0 and 1, got {self.min_opacity}")
+        for name in ("noise", "opacity_penalty", "scale_penalty"):
+            value = getattr(self, name)
+            if not 0 <= value < math.inf:
+                raise UsageError(f"mcmc: {name} must be 0 or more, got {value}")
 
 
 class Mcmc(Strategy):

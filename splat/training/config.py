@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
@@ -119,6 +120,19 @@ class TrainConfig:
             (
                 self.max_gaussians is None or self.max_gaussians >= 1,
                 f"max_gaussians: {self.max_gaussians} is not a positive number",
+            ),
+            (0 <= self.seed < 1 << 62, f"seed: {self.seed} is not between 0 and 2^62"),
+            (
+                all(step >= 1 for step in self.eval_steps),
+                f"eval_steps: {' '.join(map(str, self.eval_steps))}: steps are counted from 1",
+            ),
+            *(
+                # Those of the centres fall exponentially, which knows no zero.
+                (
+                    (rate > 0 if name.startswith("means") else rate >= 0) and rate < math.inf,
+                    f"rates.{name}: {rate} is not a positive number",
+                )
+                for name, rate in vars(self.rates).items()
             ),
             (bool(self.strategies), "strategies: none given; one that controls density is needed"),
         ):

@@ -230,3 +230,11 @@ def test_doctor_says_what_is_missing_and_fails(splat, monkeypatch):
     assert done.code == 1
     assert "pip install pycolmap" in done.out
     assert "apt-get install libusb-1.0-0" in done.out
+
+
+@pytest.mark.parametrize("flags", [("--steps", 0), ("--views", 2), ("--preset", "none")])
+def test_a_demo_with_wrong_options_makes_nothing(splat, tmp_path, flags):
+    done = splat("demo", *flags, "--out", tmp_path / "demo")
+    assert done.code == 2
+    assert flags[0].strip("-") in done.first
+    assert not list(tmp_path.iterdir())

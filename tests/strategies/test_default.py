@@ -215,7 +215,9 @@ def test_generator_decides_alone():
     assert not torch.equal(results[0], results[2])
 
 
-@pytest.mark.parametrize("option", [{"refine_every": 0}, {"reset_every": -1}, {"reset_opacity": 0.004}])
+@pytest.mark.parametrize(
+    "option", [{"refine_every": 0}, {"reset_every": -1}, {"reset_opacity": 0.004}, {"split_above": 0.0}]
+)
 def test_options_are_checked(option: dict):
     with pytest.raises(UsageError, match=f"default: {next(iter(option))}"):
         DefaultConfig(**option)

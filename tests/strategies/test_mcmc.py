@@ -216,7 +216,9 @@ def test_penalties_and_state():
     strategy.load_state_dict(strategy.state_dict())
 
 
-@pytest.mark.parametrize("option", [{"refine_every": 0}, {"growth": 0.9}, {"min_opacity": 0.0}])
+@pytest.mark.parametrize(
+    "option", [{"refine_every": 0}, {"growth": 0.9}, {"min_opacity": 0.0}, {"noise": -1.0}]
+)
 def test_options_are_checked(option: dict):
     with pytest.raises(UsageError, match=f"mcmc: {next(iter(option))}"):
         McmcConfig(**option)

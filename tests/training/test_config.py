@@ -77,6 +77,11 @@ def test_a_file_may_name_its_preset(tmp_path: Path) -> None:
         ("steps: 0", "steps: 0 is not a positive number"),
         ("downscale: 0.5", "downscale: 0.5 would enlarge"),
         ("init: {opacity: 1.0}", "init.opacity: 1.0 is not between 0 and 1"),
+        ("rates: {means: 0.0}", "rates.means: 0.0 is not a positive number"),
+        ("rates: {sh0: -1.0}", "rates.sh0: -1.0 is not a positive number"),
+        ("rates: {quats: .nan}", "rates.quats: nan is not a positive number"),
+        ("seed: -1", "seed: -1 is not between 0 and 2"),
+        ("eval_steps: [5, 0]", "eval_steps: 5 0: steps are counted from 1"),
         ("max_gaussians: 0", "max_gaussians: 0 is not a positive number"),
     ],
 )
