@@ -156,6 +156,8 @@ def _sniffed(path: Path) -> tuple[Format | None, bytes]:
 def _unknown(path: Path, head: bytes) -> DataError:
     if path.is_dir():
         return DataError(f"{path}: a folder that holds no scene that can be read")
+    if not head:
+        return DataError(f"{path}: empty; copy or download it again")
     named = _by_name(path, list(_FORMATS))
     if named is not None:
         return DataError(f"{path}: not a {named.name} file (it begins with {head[:8]!r})")

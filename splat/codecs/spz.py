@@ -61,7 +61,7 @@ class SpzOptions:
     """The .spz."""
 
     version: int | None = None
-    """2, 3 or 4; by default what `viewer_target` reads, else 3, which most viewers do."""
+    """2, 3 or 4; by default what --spz.viewer-target reads, else 3, which most viewers do."""
     viewer_target: str | None = None
     """Choose the version by viewer: niantic, playcanvas, supersplat, three (4), spark (3) or mkkellogg (2)."""
     sh1_bits: int = 5

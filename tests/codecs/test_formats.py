@@ -82,6 +82,13 @@ def test_each_rung_of_a_ladder_is_smaller(tmp_path: Path, form: Format) -> None:
     assert len(set(sizes)) > 1
 
 
+def test_an_empty_file_is_told_as_one(tmp_path: Path) -> None:
+    path = tmp_path / "scene.ply"
+    path.touch()
+    with pytest.raises(DataError, match="scene.ply: empty"):
+        decode(path)
+
+
 @every_case
 def test_equal_scenes_give_equal_bytes(tmp_path: Path, case: Case) -> None:
     first, second = tmp_path / f"a{case[0]}", tmp_path / f"b{case[0]}"
