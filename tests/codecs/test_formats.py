@@ -85,7 +85,7 @@ def test_each_rung_of_a_ladder_is_smaller(tmp_path: Path, form: Format) -> None:
 def test_an_empty_file_is_told_as_one(tmp_path: Path) -> None:
     path = tmp_path / "scene.ply"
     path.touch()
-    with pytest.raises(DataError, match="scene.ply: empty"):
+    with pytest.raises(DataError, match=r"scene\.ply: empty"):
         decode(path)
 
 
