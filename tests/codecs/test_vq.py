@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import struct
 import zlib
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -243,6 +244,31 @@ def test_a_scene_of_codewords_keeps_every_bit(tmp_path: Path) -> None:
     found, _ = decode(path)
     cell = first.size / 2 ** float(first.depths.min())
     assert float(found.means[:, 0].min()) > float(moved.means[:, 0].min()) - cell
+
+
+def test_words_that_have_met_keep_their_cells_and_turns() -> None:
+    """Codewords move after the last assignment; two of the same bytes may have other depths and levels."""
+    first = quantize(scene(), VqOptions(words=50))
+    book = first.books["scale"]
+    words = book.words.clone()
+    words[1::2] = words[: len(words) - len(words) % 2 : 2]
+    learned = {
+        "origin": first.origin,
+        "size": first.size,
+        "depths": first.depths + torch.arange(len(words)) % 2,
+        "turns": first.turns + (torch.arange(len(words)) % 2)[:, None] * torch.tensor([1, 1, 0]),
+        "books": {**first.books, "scale": replace(book, words=words)},
+        "basis": first.basis,
+    }
+    met = replace(first, **{name: learned[name] for name in ("depths", "turns", "books")})
+    fine = met.depths[met.labels["scale"]]
+    met.cells = cells_of(scene().means, fine, met.origin, met.size)
+    met.labels["rotation"] = encode_rotations(scene().quats, met.turns[met.labels["scale"]])
+    baked = met.gaussians()
+    assert len(torch.unique(words, dim=0)) < len(words)
+    again = quantize(baked, VqOptions(), learned).gaussians()
+    for name, values in baked.named_tensors():
+        assert torch.equal(getattr(again, name), values), name
 
 
 def test_equal_scenes_give_equal_bytes(tmp_path: Path) -> None:

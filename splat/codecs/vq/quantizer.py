@@ -10,8 +10,8 @@ from torch import Tensor
 
 from splat.codecs.quantize import assign, kmeans, tree_order
 from splat.codecs.vq.basis import PARTS, Basis
-from splat.codecs.vq.scene import Book, Quantized, cells_of, cube, depths_of, widths
-from splat.codecs.vq.turns import encode_rotations, levels
+from splat.codecs.vq.scene import Book, Quantized, cells_of, centres, cube, depths_of, widths
+from splat.codecs.vq.turns import decode_rotations, encode_rotations, levels
 from splat.core import Gaussians, UsageError
 
 # Edge of a centre's cell as a share of the mean scale (geometric) of its codeword.
@@ -56,6 +56,7 @@ def quantize(gaussians: Gaussians, options: VqOptions, learned: dict[str, Any] |
     basis: Basis = learned["basis"]
     labels = {name: _nearest(values_of(gaussians, name, basis), book, name) for name, book in books.items()}
     turns: Tensor = learned["turns"]
+    labels["scale"] = _apart(gaussians, labels["scale"], learned)
     labels["rotation"] = encode_rotations(gaussians.quats, turns[labels["scale"]])
     origin, size, depths = learned["origin"], learned["size"], learned["depths"]
     place = gaussians.means.double() - origin
@@ -65,6 +66,36 @@ def quantize(gaussians: Gaussians, options: VqOptions, learned: dict[str, Any] |
     cells = cells_of(gaussians.means, depths[labels["scale"]], origin, size)
     scene = Quantized(origin, size, depths, turns, cells, labels, books, basis, gaussians.antialiased)
     return _tidy(scene)
+
+
+def _apart(gaussians: Gaussians, label: Tensor, learned: dict[str, Any]) -> Tensor:
+    """[N] of words of the scale that are stored as the same bytes those on whose cells the Gaussians lie.
+
+    Codewords that follow their members may meet, and keep the cells and the levels of rotations that they had.
+    """
+    _, kind, members = torch.unique(
+        learned["books"]["scale"].words, dim=0, return_inverse=True, return_counts=True
+    )
+    if len(members) == len(kind):
+        return label
+    quats = torch.nn.functional.normalize(gaussians.quats.double(), dim=1)
+    best, least = label, torch.full((len(label),), torch.inf, dtype=torch.float64)
+    by_kind = torch.argsort(kind, stable=True)
+    first = members.cumsum(0) - members
+    for number in range(int(members.max())):
+        # The word of that number among its like, or the last of them.
+        word = by_kind[first + torch.minimum(members - 1, torch.tensor(number))][kind[label]]
+        depth, levels_of = learned["depths"][word], learned["turns"][word]
+        cells = cells_of(gaussians.means, depth, learned["origin"], learned["size"])
+        edge = learned["size"] / torch.exp2(depth.double())
+        off = (centres(cells, depth, learned["origin"], learned["size"]) - gaussians.means).abs().amax(
+            1
+        ) / edge
+        drawn = decode_rotations(encode_rotations(gaussians.quats, levels_of), levels_of)
+        off += 1 - (drawn.double() * quats).sum(1).abs()
+        better = off < least
+        best, least = torch.where(better, word, best), torch.where(better, off, least)
+    return best
 
 
 def _tidy(scene: Quantized) -> Quantized:
