@@ -178,7 +178,7 @@ HEADER = b"ply\nformat binary_little_endian 1.0\n"
     [
         (lambda b: b[:-1], "cut short: the header declares 5 Gaussians of 248 bytes, the file has 4"),
         (lambda b: b[:300], "the PLY header has no end_header line"),
-        (lambda b: b"", "not a PLY file"),
+        (lambda b: b"", "empty; copy or download it again"),
         (lambda b: b"P" + b[1:], "not a PLY file"),
         (lambda b: b.replace(b"vertex 5", b"vertex 999999999999"), "cut short"),
         (lambda b: b.replace(b"vertex 5", b"vertex -5"), "line 3 of the PLY header is 'element vertex -5'"),
