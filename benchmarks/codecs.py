@@ -39,6 +39,7 @@ ROWS: list[tuple[str, dict[str, Any], str | None]] = [
     (".ksplat", {}, "ksplat"),
     (".glb", {}, None),
     (".sog", {}, None),
+    (".vq", {}, None),
 ]
 SLOW = 3.0  # seconds after which a case is not repeated
 
